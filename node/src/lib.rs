@@ -1,0 +1,6 @@
+//! Rookery: a document database cluster whose product is its security.
+
+pub mod limits;
+pub mod names;
+pub mod clock;
+pub mod storage;

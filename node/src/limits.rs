@@ -1,0 +1,76 @@
+//! Every bound of the node in one place: queues, messages, names, documents, times.
+
+use std::time::Duration;
+
+/// Longest handshake of a client or peer connection, from accept to the end of TLS.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Open connections of the client listener, handshakes included.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Open connections from one address.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 2_000;
+/// Handshakes under way at once on the client listener.
+pub const HANDSHAKES_MAX: usize = 1_000;
+/// Largest client certificate in bytes of DER.
+pub const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
+/// Longest client certificate chain.
+pub const CERTIFICATE_CHAIN_MAX: usize = 3;
+/// Concurrent HTTP/2 streams of one client connection.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Largest gRPC message of a client in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest message between peers in bytes: one client message and its envelope.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Longest time a call may take; a client's longer deadline is cut to it.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
+/// Time a call may take whose client set no deadline.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Largest JSON document in bytes.
+pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Deepest nesting of a JSON document.
+pub const DOCUMENT_DEPTH_MAX: usize = 64;
+/// Most members and elements of one JSON document, all levels together.
+pub const DOCUMENT_MEMBERS_MAX: usize = 100_000;
+/// Longest member name in bytes.
+pub const MEMBER_NAME_BYTES_MAX: usize = 64 * 1024;
+/// Longest document id in bytes.
+pub const DOCUMENT_ID_BYTES_MAX: usize = 512;
+/// Longest collection name in bytes.
+pub const COLLECTION_BYTES_MAX: usize = 128;
+/// Most writes of one batch.
+pub const BATCH_WRITES_MAX: usize = 10_000;
+/// Largest batch in bytes of documents.
+pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest database name in bytes.
+pub const DATABASE_NAME_BYTES_MAX: usize = 128;
+/// Longest certificate name in characters.
+pub const CERTIFICATE_NAME_CHARS_MAX: usize = 128;
+/// Most grants of one certificate.
+pub const GRANTS_MAX: usize = 1_000;
+/// Most databases of a cluster.
+pub const DATABASES_MAX: usize = 10_000;
+/// Most nodes of a cluster.
+pub const NODES_MAX: usize = 64;
+/// Most open join tokens.
+pub const JOIN_TOKENS_MAX: usize = 100;
+/// Page size of a list where none was asked for.
+pub const PAGE_SIZE_DEFAULT: usize = 100;
+/// Largest page of a list.
+pub const PAGE_SIZE_MAX: usize = 1_000;
+/// Most bytes of documents in one page.
+pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest page token in characters.
+pub const PAGE_TOKEN_CHARS_MAX: usize = 2_048;
+
+/// How long the result of a request id is kept.
+pub const REQUEST_RESULT_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of log entries in one append message (at least one entry is sent).
+pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of records in one snapshot chunk.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// Calls that wait for an answer on one peer channel.
+pub const PEER_CALLS_MAX: usize = 16_384;
+/// Margin for clocks that run at different speed, added to every lease that is waited out.
+pub const DRIFT_MARGIN: Duration = Duration::from_millis(50);
+/// Longest life of a join token.
+pub const JOIN_TOKEN_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);

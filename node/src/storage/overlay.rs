@@ -1,0 +1,186 @@
+//! Writes of entries under way on top of a store: later entries of one batch see what earlier ones wrote.
+
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{Batch, Read, Result, Space};
+
+/// A space of a store with pending changes on top, and the state hash that they lead to.
+///
+/// The state hash is an additive multiset hash: the sum modulo 2^256 of SHA-256(length of key, key, value) of every
+/// record (Bellare and Micciancio 1997, AdHash). It finds replicas that diverged by a fault; it is not a commitment
+/// against someone who chooses records.
+pub struct Overlay<'a> {
+    base: &'a dyn Read,
+    space: Space,
+    pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    hash: StateHash,
+}
+
+/// The sum of the hashes of all records, little-endian words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StateHash([u64; 4]);
+
+impl StateHash {
+    /// The hash of one record.
+    fn of(key: &[u8], value: &[u8]) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update((key.len() as u64).to_le_bytes());
+        hasher.update(key);
+        hasher.update(value);
+        Self::from_bytes(&hasher.finalize().into())
+    }
+
+    /// Adds a record.
+    pub fn add(&mut self, key: &[u8], value: &[u8]) {
+        let other = Self::of(key, value);
+        let mut carry = false;
+        for (word, add) in self.0.iter_mut().zip(other.0) {
+            let (sum, first) = word.overflowing_add(add);
+            let (sum, second) = sum.overflowing_add(u64::from(carry));
+            (*word, carry) = (sum, first || second);
+        }
+    }
+
+    /// Takes a record away.
+    pub fn remove(&mut self, key: &[u8], value: &[u8]) {
+        let other = Self::of(key, value);
+        let mut borrow = false;
+        for (word, sub) in self.0.iter_mut().zip(other.0) {
+            let (rest, first) = word.overflowing_sub(sub);
+            let (rest, second) = rest.overflowing_sub(u64::from(borrow));
+            (*word, borrow) = (rest, first || second);
+        }
+    }
+
+    /// 32 bytes, for the record that keeps it.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(self.0) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Back from 32 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        let mut words = [0; 4];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = chunk.iter().rev().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
+        }
+        Self(words)
+    }
+}
+
+impl<'a> Overlay<'a> {
+    /// Begins on `base`, whose records of `space` have the state hash `hash`.
+    #[must_use]
+    pub fn new(base: &'a dyn Read, space: Space, hash: StateHash) -> Self {
+        Self { base, space, pending: BTreeMap::new(), hash }
+    }
+
+    /// The value under a key, pending changes included.
+    ///
+    /// # Errors
+    /// As [`Read::get`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.pending.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.base.get(self.space, key),
+        }
+    }
+
+    /// Stores a value.
+    ///
+    /// # Errors
+    /// As [`Read::get`], because the state hash needs the old value.
+    pub fn put(&mut self, key: &[u8], value: Vec<u8>) -> Result<()> {
+        if let Some(old) = self.get(key)? {
+            self.hash.remove(key, &old);
+        }
+        self.hash.add(key, &value);
+        self.pending.insert(key.to_vec(), Some(value));
+        Ok(())
+    }
+
+    /// Removes a key; says whether there was one.
+    ///
+    /// # Errors
+    /// As [`Read::get`].
+    pub fn delete(&mut self, key: &[u8]) -> Result<bool> {
+        let Some(old) = self.get(key)? else { return Ok(false) };
+        self.hash.remove(key, &old);
+        self.pending.insert(key.to_vec(), None);
+        Ok(true)
+    }
+
+    /// Visits the records from `from` to `to`, pending changes included, ascending, until `visit` breaks.
+    ///
+    /// # Errors
+    /// As [`Read::scan`].
+    pub fn scan(
+        &self,
+        from: &[u8],
+        to: Bound<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Vec<u8>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let range = (Bound::Included(from), to);
+        let mut pending = self.pending.range::<[u8], _>(range).peekable();
+        let mut broke = false;
+        self.base.scan(self.space, from, to, &mut |key, value| {
+            while let Some((pending_key, pending_value)) =
+                pending.next_if(|(pending_key, _)| pending_key.as_slice() < key)
+            {
+                if let Some(value) = pending_value
+                    && visit(pending_key, value.clone()).is_break()
+                {
+                    broke = true;
+                    return ControlFlow::Break(());
+                }
+            }
+            let flow = match pending.next_if(|(pending_key, _)| pending_key.as_slice() == key) {
+                Some((_, None)) => ControlFlow::Continue(()),
+                Some((_, Some(value))) => visit(key, value.clone()),
+                None => visit(key, value),
+            };
+            broke = flow.is_break();
+            flow
+        })?;
+        if broke {
+            return Ok(());
+        }
+        for (key, value) in pending {
+            if let Some(value) = value
+                && visit(key, value.clone()).is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The state hash with the pending changes.
+    #[must_use]
+    pub fn hash(&self) -> StateHash {
+        self.hash
+    }
+
+    /// The pending changes as a batch.
+    #[must_use]
+    pub fn into_batch(self) -> Batch {
+        let mut batch = Batch::default();
+        for (key, value) in self.pending {
+            match value {
+                Some(value) => batch.put(self.space, key, value),
+                None => batch.delete(self.space, key),
+            }
+        }
+        batch
+    }
+}
