@@ -1,0 +1,4 @@
+//! Raft groups: the only place that names openraft.
+
+pub mod state_machine;
+pub mod types;
