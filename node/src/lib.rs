@@ -4,4 +4,6 @@ pub mod clock;
 pub mod consensus;
 pub mod limits;
 pub mod names;
+pub mod clock;
+pub mod authz;
 pub mod storage;
