@@ -6,4 +6,7 @@ pub mod limits;
 pub mod names;
 pub mod clock;
 pub mod authz;
+pub mod config;
+pub mod limits;
+pub mod names;
 pub mod storage;
