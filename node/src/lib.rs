@@ -1,12 +1,9 @@
 //! Rookery: a document database cluster whose product is its security.
 
-pub mod clock;
-pub mod consensus;
-pub mod limits;
-pub mod names;
-pub mod clock;
 pub mod authz;
+pub mod clock;
 pub mod config;
+pub mod consensus;
 pub mod limits;
 pub mod names;
 pub mod storage;
