@@ -1,6 +1,7 @@
 //! Rookery: a document database cluster whose product is its security.
 
+pub mod clock;
+pub mod crypto;
 pub mod limits;
 pub mod names;
-pub mod clock;
 pub mod storage;
