@@ -561,7 +561,13 @@ mod tests {
         }
         let wrap = Wrap::new(&master);
         let sealed = wrap.seal_with_nonce(&content, [9; 24]).unwrap();
-        assert_eq!(hex::encode(&sealed), "GOLDEN_KEYRING");
+        assert_eq!(
+            hex::encode(&sealed),
+            "524f4f4b4552594b0101148dad7391d32f9409090909090909090909090909090909090909090909\
+             090983cb99a817c623d768d070ddf00756f161b309e850117cc5e6fced5185046df4296e5c9a6ebc\
+             a7c440015f7a14c8c3d5433025b9cfbfc58a0db95fe42daefa9b2149cb5ae767cd11e757417b3b33\
+             5e1f48c1def0987ea813e7f8cdeb4452e9d298e6987472e2bad6c0e9e20e4864"
+        );
         let opened = wrap.open(Path::new("keyring"), &sealed).unwrap();
         let keys = Keys::parse(&opened).unwrap();
         assert_eq!(keys.file_key(), (1, &[7; 32]));

@@ -314,7 +314,7 @@ mod tests {
             (format!("printf %s {raw}; exit 3"), Err("failed: exit status: 3")),
             ("exec sleep 60".to_owned(), Err("took longer than 1 s")),
             (format!("exec >&-; exec sleep 60 # {raw}"), Err("took longer than 1 s")),
-            ("cat /dev/zero".to_owned(), Err("failed: signal")),
+            ("exec cat /dev/zero".to_owned(), Err("failed: signal")),
             ("true".to_owned(), Err("not 0")),
         ] {
             let words = ["sh".to_owned(), "-c".to_owned(), script];
