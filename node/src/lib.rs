@@ -4,6 +4,7 @@ pub mod authz;
 pub mod clock;
 pub mod config;
 pub mod consensus;
+pub mod crypto;
 pub mod limits;
 pub mod names;
 pub mod storage;
