@@ -3,4 +3,5 @@
 pub mod limits;
 pub mod names;
 pub mod clock;
+pub mod authz;
 pub mod storage;
