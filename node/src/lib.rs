@@ -5,3 +5,5 @@ pub mod names;
 pub mod clock;
 pub mod authz;
 pub mod storage;
+pub mod results;
+pub mod database;

@@ -320,3 +320,97 @@ fn time_key(at_unix_ms: i64, id: &[u8]) -> Vec<u8> {
     let ordered = at_unix_ms.cast_unsigned() ^ (1 << 63);
     [&[RESULT_BY_TIME], ordered.to_be_bytes().as_slice(), id].concat()
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! One space in memory, and entries cut into batches as a state machine gets them.
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        names::GroupId,
+        storage::{Batch, Change, Read, Space, StateHash, Table},
+    };
+
+    pub(crate) fn space(group: u64) -> Space {
+        Space { table: Table::State, group: GroupId(group), generation: 1 }
+    }
+
+    /// The records of one space and their hash.
+    #[derive(Debug, Clone, Default, PartialEq)]
+    pub(crate) struct Memory {
+        pub records: BTreeMap<Vec<u8>, Vec<u8>>,
+        pub hash: StateHash,
+    }
+
+    impl Memory {
+        /// Runs `apply` on an overlay and writes what it left.
+        pub(crate) fn batch<T>(&mut self, group: u64, apply: impl FnOnce(&mut Overlay<'_>) -> T) -> T {
+            let mut overlay = Overlay::new(&*self, space(group), self.hash);
+            let answer = apply(&mut overlay);
+            let hash = overlay.hash();
+            let batch = overlay.into_batch();
+            self.write(batch);
+            self.hash = hash;
+            answer
+        }
+
+        fn write(&mut self, batch: Batch) {
+            for change in batch.changes {
+                match change {
+                    Change::Put(_, key, value) => drop(self.records.insert(key, value)),
+                    Change::Delete(_, key) => drop(self.records.remove(&key)),
+                    Change::DeleteRange(..) => panic!("an overlay makes none"),
+                }
+            }
+        }
+
+        /// The hash that the records have, computed anew.
+        pub(crate) fn rehash(&self) -> StateHash {
+            let mut hash = StateHash::default();
+            for (key, value) in &self.records {
+                hash.add(key, value);
+            }
+            hash
+        }
+    }
+
+    impl Read for Memory {
+        fn get(&self, _: Space, key: &[u8]) -> storage::Result<Option<Vec<u8>>> {
+            Ok(self.records.get(key).cloned())
+        }
+
+        fn scan(
+            &self,
+            _: Space,
+            from: &[u8],
+            to: Bound<&[u8]>,
+            visit: &mut dyn FnMut(&[u8], Vec<u8>) -> ControlFlow<()>,
+        ) -> storage::Result<()> {
+            for (key, value) in self.records.range::<[u8], _>((Bound::Included(from), to)) {
+                if visit(key, value.clone()).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+
+        fn last(&self, _: Space) -> storage::Result<Option<(Vec<u8>, Vec<u8>)>> {
+            Ok(self.records.last_key_value().map(|(key, value)| (key.clone(), value.clone())))
+        }
+    }
+
+    pub(crate) fn request_id(number: u64) -> Vec<u8> {
+        [[0; 8], number.to_be_bytes()].concat()
+    }
+
+    /// The refusal's reason and field, or the outcome.
+    pub(crate) fn refused(applied: &Applied) -> Option<(&str, &str)> {
+        match applied.outcome.as_ref().unwrap() {
+            applied::Outcome::Refusal(refusal) => Some((&refusal.reason, &refusal.field)),
+            applied::Outcome::Cluster(_) | applied::Outcome::Database(_) => None,
+        }
+    }
+}

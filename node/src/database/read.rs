@@ -127,16 +127,21 @@ fn list_collection(
         ids.push(key.get(prefix.len()..).unwrap_or_default().to_vec());
         if ids.len() < wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
+    let more = ids.len() == wanted;
+    let mut last = None;
     for id in ids {
         let id = text(&id)?;
+        last = Some(id.clone());
         let Some(bytes) = read.get(space, &records::document_key(&id))? else { continue };
         let record = records::decode(&bytes)?;
         if record.collection == collection.as_str()
             && page.add(records::document(records::database_of(space), id, record)).is_break()
         {
-            break;
+            return Ok(());
         }
     }
+    // Some of the ids were left out, and there may be more behind them.
+    page.page.next_after = last.filter(|_| more);
     Ok(())
 }
 
