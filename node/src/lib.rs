@@ -8,3 +8,5 @@ pub mod crypto;
 pub mod limits;
 pub mod names;
 pub mod storage;
+pub mod results;
+pub mod database;
