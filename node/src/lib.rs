@@ -5,3 +5,4 @@ pub mod consensus;
 pub mod limits;
 pub mod names;
 pub mod storage;
+pub mod tls;
