@@ -10,3 +10,4 @@ pub mod names;
 pub mod storage;
 pub mod results;
 pub mod database;
+pub mod tls;
