@@ -1,12 +1,14 @@
 //! The cipher of the storage engine's files: an authenticated header, then an XChaCha20 keystream.
 //!
 //! ```text
-//! header = "ROOKERYF" (8) ‖ version 1 (1) ‖ key version (4, big endian) ‖ key id (8) ‖ nonce (24) ‖ tag (16) ‖ zeros to 4,096
+//! header = "ROOKERYF" (8) ‖ version 1 (1) ‖ key version (4, big endian) ‖ key id (8) ‖ nonce (24) ‖ tag (16) ‖ zeros
+//!          to 4,096 bytes
 //! ```
 //!
-//! The nonce is random, one a file; the tag is XChaCha20-Poly1305 over nothing with "rookery file header v1" and the fields
-//! before it as associated data, under a key of its own. The keystream hides the content and does not authenticate it: values are sealed one by
-//! one, and the engine checks its own blocks. Two keys are derived from the file key: one for tags, one for keystreams.
+//! The nonce is random, one a file; the tag is XChaCha20-Poly1305 over nothing with "rookery file header v1" and the
+//! fields before it as associated data, under a key of its own. The keystream hides the content and does not
+//! authenticate it: values are sealed one by one, and the engine checks its own blocks. Two keys are derived from the
+//! file key: one for tags, one for keystreams.
 //!
 //! Byte `o` of a file (counted with its header) is byte `o % 64` of keystream block `o / 64`. Block `b` is ChaCha20
 //! (RFC 8439) with the subkey HChaCha20(stream key, nonce[..16]), counter `b mod 2^31` and nonce
