@@ -88,13 +88,13 @@ fn list_all(
 ) -> Result<(), Error> {
     let mut failed = None;
     let range = Range::new(&[records::DOCUMENT], query);
-    read.scan(space, &range.from, range.to(), &mut |key, value| {
-        match add_document(key, &value, space, page) {
-            Ok(flow) => flow,
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
+    read.scan(space, &range.from, range.to(), &mut |key, value| match add_document(
+        key, &value, space, page,
+    ) {
+        Ok(flow) => flow,
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
         }
     })?;
     failed.map_or(Ok(()), Err)

@@ -167,11 +167,7 @@ fn malformed_commands_are_refused_with_the_path_of_the_field() {
         (vec![ok(), ok()], "INVALID_ARGUMENT", "writes[1].id"),
         (vec![ok(), delete_write("ok")], "INVALID_ARGUMENT", "writes[1].id"),
         (
-            vec![
-                put_write("a", "", &large),
-                put_write("b", "", &large),
-                put_write("c", "", "{}"),
-            ],
+            vec![put_write("a", "", &large), put_write("b", "", &large), put_write("c", "", "{}")],
             "LIMIT_EXCEEDED",
             "writes",
         ),
@@ -248,9 +244,8 @@ fn a_repeated_request_id_is_answered_and_not_applied_again() {
 #[test]
 fn old_results_are_pruned_in_bounded_steps() {
     let mut database = Database::default();
-    let kept = |database: &Database| {
-        database.memory.records.keys().filter(|key| key[0] == 0x70).count()
-    };
+    let kept =
+        |database: &Database| database.memory.records.keys().filter(|key| key[0] == 0x70).count();
     for n in 0..600 {
         database.apply(&command(n, -5, vec![delete_write("x")]));
     }
