@@ -195,8 +195,8 @@ impl Registry {
     }
 
     pub(super) fn set_node(&mut self, record: NodeRecord) -> Result<(), Error> {
-        let thumbprint = Thumbprint::from_bytes(&record.thumbprint)
-            .map_err(|e| Error::corrupt("node", e))?;
+        let thumbprint =
+            Thumbprint::from_bytes(&record.thumbprint).map_err(|e| Error::corrupt("node", e))?;
         let id = NodeId(record.id);
         if !record.removed {
             self.member_by_thumbprint.insert(thumbprint, id);
@@ -259,7 +259,8 @@ pub fn lost_rights(before: &Registry, after: &Registry) -> Vec<Thumbprint> {
 /// Whether a registration lost anything on its way from `old` to `new`.
 fn is_narrower(old: &Registration, new: &Registration) -> bool {
     let left_the_cluster = old.node.is_some() && new.node != old.node;
-    let no_node_any_more = old.clearance == Clearance::ClusterNode && new.clearance != old.clearance;
+    let no_node_any_more =
+        old.clearance == Clearance::ClusterNode && new.clearance != old.clearance;
     let disabled = new.disabled && !old.disabled;
     let weaker = !new.clearance.covers(old.clearance);
     let closed = !new.clearance.covers(Clearance::Operator)
