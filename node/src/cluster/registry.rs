@@ -206,11 +206,11 @@ impl Registry {
         let thumbprint =
             Thumbprint::from_bytes(&record.thumbprint).map_err(|e| Error::corrupt("node", e))?;
         let id = NodeId(record.id);
-        if !record.removed {
-            self.member_by_thumbprint.insert(thumbprint, id);
-        } else if self.member_by_thumbprint.get(&thumbprint) == Some(&id) {
-            // Another member may have the certificate of a removed one by now, and keeps it.
+        if record.removed {
+            // A later member may have the certificate of a removed one; it has a greater id and is set after it.
             self.member_by_thumbprint.remove(&thumbprint);
+        } else {
+            self.member_by_thumbprint.insert(thumbprint, id);
         }
         self.nodes.insert(id, Arc::new(record));
         Ok(())

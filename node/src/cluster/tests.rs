@@ -513,6 +513,10 @@ fn certificates_are_registered_edited_and_deleted() {
     let unchanged = EditCertificate { expected_revision: 0, ..change };
     replica.ok(Cert("op"), edit("alice", unchanged));
     assert_eq!(replica.registry().revision, registry.revision);
+    let outcome = replica.ok(Cert("op"), grant("alice", &[("stock", 3), ("sales", 1)]));
+    let cluster_outcome::Outcome::Certificate(record) = outcome else { panic!() };
+    let ids: Vec<_> = record.grants.iter().map(|grant| grant.database_id).collect();
+    assert_eq!(ids, [1, 2], "in the order of database ids, however they were given");
     replica.ok(Cert("op"), grant("alice", &[]));
     assert_eq!(replica.grants("alice"), []);
     replica.ok(Cert("op"), delete("alice"));
