@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-fn main() {}
-=======
 //! Builds the shim between RocksDB's file encryption and this crate's cipher.
 
 use std::{env, fs, path::PathBuf};
@@ -37,4 +34,3 @@ fn main() {
         .file("src/storage/env_shim.cc")
         .compile("rookery_env_shim");
 }
->>>>>>> storage
