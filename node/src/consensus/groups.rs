@@ -12,11 +12,12 @@ use parking_lot::RwLock;
 
 use super::{
     Consensus, Error,
+    applied::GroupState,
     identity::NODE_SPACE,
     log_store::LogStore,
     network::GroupNetwork,
     reads::ReadRounds,
-    state_machine::{GroupState, Machine, MachineError, StateMachine},
+    state_machine::{Machine, MachineError, StateMachine},
     types::{Member, Raft},
 };
 use crate::{
@@ -199,9 +200,9 @@ impl Consensus {
             self.store.create_key(id)?;
         }
         let stopped = |e: &dyn std::fmt::Display| Error::Stopped(e.to_string());
-        let (state_machine, state) =
-            StateMachine::open(self.store.clone(), id, machine.clone()).map_err(|e| stopped(&e))?;
+        let state = GroupState::open(self.store.clone(), id).map_err(|e| stopped(&e))?;
         machine.reload(self.store.as_ref(), state.space()).map_err(|e| stopped(&e))?;
+        let state_machine = StateMachine::new(state.clone(), machine).map_err(|e| stopped(&e))?;
         let log = LogStore::open(self.store.clone(), id, self.committer.clone())
             .map_err(|e| stopped(&e))?;
         if let Some(expected) = &self.expected {

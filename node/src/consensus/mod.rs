@@ -22,6 +22,7 @@
 //! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
 //! command carries its author's thumbprint, never the node's.
 
+pub mod applied;
 pub mod channel;
 pub mod committer;
 mod documents;

@@ -83,8 +83,8 @@ impl PeerHandler for Peers {
     }
 
     fn snapshot_sink(&self, group: GroupId) -> Option<SnapshotSink> {
-        self.0.groups.find(group)?;
-        match SnapshotSink::begin(self.0.store.clone(), group) {
+        let running = self.0.groups.find(group)?;
+        match SnapshotSink::begin(&running.state) {
             Ok(sink) => Some(sink),
             Err(error) => {
                 tracing::error!(%group, %error, "a snapshot cannot be received");
