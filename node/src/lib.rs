@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod consensus;
+pub mod crypto;
 pub mod limits;
 pub mod names;
 pub mod storage;
