@@ -1,4 +1,11 @@
 //! Raft groups: the only place that names openraft.
 
+pub mod channel;
+pub mod network;
+pub mod peer_service;
+pub mod snapshot;
 pub mod state_machine;
 pub mod types;
+
+#[cfg(test)]
+mod peer_tests;
