@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod network;
 pub mod peer_service;
+pub mod applied;
 pub mod snapshot;
 pub mod state_machine;
 pub mod types;
