@@ -22,6 +22,9 @@
 //! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
 //! command carries its author's thumbprint, never the node's.
 
+pub mod channel;
+pub mod network;
+pub mod peer_service;
 pub mod applied;
 pub mod channel;
 pub mod committer;
@@ -233,3 +236,5 @@ impl Consensus {
         self.this.upgrade()
     }
 }
+#[cfg(test)]
+mod peer_tests;
