@@ -22,9 +22,6 @@
 //! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
 //! command carries its author's thumbprint, never the node's.
 
-pub mod channel;
-pub mod network;
-pub mod peer_service;
 pub mod applied;
 pub mod channel;
 pub mod committer;
@@ -37,6 +34,7 @@ pub mod log_store;
 mod membership;
 pub mod network;
 pub mod peer_service;
+mod peer_tests;
 mod peers;
 mod propose;
 mod reads;
@@ -236,5 +234,6 @@ impl Consensus {
         self.this.upgrade()
     }
 }
+
 #[cfg(test)]
-mod peer_tests;
+mod tests;
