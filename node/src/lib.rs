@@ -4,4 +4,5 @@ pub mod limits;
 pub mod names;
 pub mod clock;
 pub mod authz;
+pub mod certificates;
 pub mod storage;
