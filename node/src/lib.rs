@@ -4,6 +4,7 @@ pub mod limits;
 pub mod names;
 pub mod clock;
 pub mod authz;
+pub mod certificates;
 pub mod storage;
 pub mod results;
 pub mod database;
