@@ -1,9 +1,9 @@
 //! Raft groups: the only place that names openraft.
 
+pub mod applied;
 pub mod channel;
 pub mod network;
 pub mod peer_service;
-pub mod applied;
 pub mod snapshot;
 pub mod state_machine;
 pub mod types;

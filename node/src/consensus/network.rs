@@ -21,7 +21,6 @@ use rookery_proto::peer::v1::{
     self as peer, InstallSnapshotRequest, channel_request, channel_response,
     install_snapshot_request::Part,
 };
-use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout, timeout_at},
@@ -30,7 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     channel::{self, CallError, Channel, Channels, Pending},
-    snapshot::{SnapshotData, SnapshotSource},
+    snapshot::{self, SnapshotData, SnapshotSource},
     types::{
         LogId, Member, Types, Vote, append_to, log_id_from, log_id_to, snapshot_meta_to, vote_from,
         vote_to,
@@ -406,23 +405,27 @@ fn read_snapshot(
     parts: &mpsc::Sender<InstallSnapshotRequest>,
 ) -> Result<(), StreamingError<Types>> {
     let send = |part| parts.blocking_send(InstallSnapshotRequest { part: Some(part) }).is_ok();
-    let (mut chunks, mut digest) = (0, Sha256::new());
     let mut listening = send(Part::Header(header));
     while listening {
-        let chunk = source.next_chunk().map_err(|error| {
-            StreamingError::StorageError(StorageError::read_snapshot(
-                None,
-                ErrorSourceOf::<Types>::from_error(&error),
-            ))
-        })?;
-        let Some(data) = chunk else {
-            let digest = digest.finalize().to_vec();
-            send(Part::Trailer(peer::SnapshotTrailer { chunks, digest }));
+        let Some(data) = source.next_chunk().map_err(unreadable)? else {
+            let (chunks, digest) = source.trailer();
+            send(Part::Trailer(peer::SnapshotTrailer { chunks, digest: digest.to_vec() }));
             return Ok(());
         };
-        chunks += 1;
-        digest.update(&data);
         listening = send(Part::Chunk(peer::SnapshotChunk { data }));
     }
     Ok(()) // The peer hung up; its answer says why.
+}
+
+fn unreadable(error: snapshot::Error) -> StreamingError<Types> {
+    match error {
+        snapshot::Error::Storage(error) => {
+            let source = ErrorSourceOf::<Types>::from_error(&error);
+            StreamingError::StorageError(StorageError::read_snapshot(None, source))
+        }
+        snapshot::Error::Refused(_) | snapshot::Error::Superseded => {
+            tracing::error!(%error, "a snapshot cannot be sent");
+            StreamingError::Unreachable(Unreachable::new(&error))
+        }
+    }
 }

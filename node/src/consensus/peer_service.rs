@@ -17,7 +17,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::{
+    async_runtime::watch::WatchReceiver as _,
+    raft::{AppendEntriesRequest, AppendEntriesResponse},
+};
 use parking_lot::Mutex;
 use rookery_proto::peer::v1::{
     self as peer, ChannelRequest, ChannelResponse, Hello, InstallSnapshotRequest,
@@ -37,7 +40,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     channel::PROTOCOL_VERSION,
-    snapshot::{SnapshotData, SnapshotSink},
+    snapshot::{self, Snapshot, SnapshotData, SnapshotSink},
     types::{
         Malformed, Raft, SnapshotMeta, Types, Vote, append_from, log_id_from, log_id_to,
         snapshot_meta_from, vote_from, vote_to,
@@ -585,10 +588,8 @@ impl SnapshotHeader {
         let vote = check_vote(header.vote.as_ref(), sender, Committed::Yes)?;
         let meta = header.meta.as_ref().ok_or(Malformed("snapshot without meta"))?;
         let meta = snapshot_meta_from(meta)?;
-        let last = meta.last_log_id.ok_or(Malformed("snapshot of nothing"))?;
-        if last.leader_id > vote.leader_id {
-            return Err(Malformed("snapshot of a later leader than the sender"));
-        }
+        snapshot::check_meta(&meta, &vote, None)
+            .map_err(|_| Malformed("snapshot's position or membership"))?;
         Ok(Self { group: GroupId(header.group), vote, meta })
     }
 }
@@ -606,29 +607,46 @@ impl<H: PeerHandler> Install<H> {
         let group = self.header.group;
         let missing = || Status::not_found("no such group here, or busy with another snapshot");
         let raft = self.handler.raft(group).ok_or_else(missing)?;
-        let sink = self.handler.snapshot_sink(group).ok_or_else(missing)?;
+        self.check_against(&raft)?;
+        let handler = self.handler.clone();
+        let sink = blocking(move || Ok(handler.snapshot_sink(group))).await?.ok_or_else(missing)?;
         let data = self.receive(messages, sink).await?;
-        let snapshot = openraft::Snapshot { meta: self.header.meta, snapshot: data };
+        // What was committed meanwhile must not be contradicted either.
+        self.check_against(&raft)?;
+        let snapshot = Snapshot { meta: self.header.meta, snapshot: data };
         let answer = raft.install_full_snapshot(self.header.vote, snapshot).await;
         let answer = answer.map_err(|error| Status::unavailable(stopped(&error).message))?;
         Ok(answer.vote)
     }
 
-    /// Takes the chunks up to the trailer. Nothing of them is visible until the sink has verified the whole.
+    fn check_against(&self, raft: &Raft) -> Result<(), Status> {
+        let committed = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.cluster_committed.max(metrics.local_committed)
+        };
+        let SnapshotHeader { meta, vote, .. } = &self.header;
+        snapshot::check_meta(meta, vote, committed.as_ref())
+            .map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    /// Takes the chunks up to the trailer. Nothing of them is visible until the sink has verified the whole; however this
+    /// ends before, dropping the sink deletes them.
     async fn receive(
         &self,
         mut messages: Streaming<InstallSnapshotRequest>,
-        sink: SnapshotSink,
+        mut sink: SnapshotSink,
     ) -> Result<SnapshotData, Status> {
-        let mut sink = AbandonOnDrop(Some(sink));
         loop {
             match self.next_part(&mut messages).await? {
                 Part::Header(_) => return Err(Status::invalid_argument("a second header")),
-                Part::Chunk(chunk) if chunk.data.len() > limits::SNAPSHOT_CHUNK_BYTES_MAX => {
-                    return Err(Status::invalid_argument("a chunk that is too large"));
+                Part::Chunk(chunk) => {
+                    sink = blocking(move || sink.write(&chunk.data).map(|()| sink)).await?;
                 }
-                Part::Chunk(chunk) => sink = sink.write(chunk.data).await?,
-                Part::Trailer(trailer) => return sink.finish(trailer).await,
+                Part::Trailer(peer::SnapshotTrailer { chunks, digest }) => {
+                    let meta = self.header.meta.clone();
+                    return blocking(move || sink.finish(chunks, &digest, &meta)).await;
+                }
             }
         }
     }
@@ -645,35 +663,19 @@ impl<H: PeerHandler> Install<H> {
     }
 }
 
-/// A sink that forgets what it holds unless it comes to a good end, however the transfer ends.
-struct AbandonOnDrop(Option<SnapshotSink>);
-
-impl AbandonOnDrop {
-    async fn write(mut self, data: Vec<u8>) -> Result<Self, Status> {
-        let written = tokio::task::spawn_blocking(move || {
-            let result = self.0.as_mut().map_or(Ok(()), |sink| sink.write(&data));
-            result.map(|()| self)
-        });
-        written.await.map_err(|_| Status::internal("stopping"))?.map_err(|error| unusable(&error))
-    }
-
-    async fn finish(mut self, trailer: peer::SnapshotTrailer) -> Result<SnapshotData, Status> {
-        let sink = self.0.take().ok_or_else(|| Status::internal("a sink that is gone"))?;
-        let finish = move || sink.finish(trailer.chunks, &trailer.digest);
-        let finished = tokio::task::spawn_blocking(finish).await;
-        finished.map_err(|_| Status::internal("stopping"))?.map_err(|error| unusable(&error))
-    }
-}
-
-impl Drop for AbandonOnDrop {
-    fn drop(&mut self) {
-        if let Some(sink) = self.0.take() {
-            sink.abandon();
+/// Runs work on the disk where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, snapshot::Error> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Status::unavailable("stopping"))?.map_err(|error| match error {
+        snapshot::Error::Refused(_) | snapshot::Error::Superseded => {
+            tracing::warn!(%error, "a snapshot that was sent to this node is not used");
+            Status::data_loss(error.to_string())
         }
-    }
-}
-
-fn unusable(error: &dyn std::error::Error) -> Status {
-    tracing::warn!(%error, "a snapshot that was sent to this node is not used");
-    Status::data_loss("the snapshot is not usable")
+        snapshot::Error::Storage(_) => {
+            tracing::error!(%error, "a snapshot cannot be stored");
+            Status::unavailable("the snapshot cannot be stored")
+        }
+    })
 }
