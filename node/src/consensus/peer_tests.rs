@@ -39,7 +39,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tower::ServiceExt as _;
 
 use super::{
@@ -172,29 +172,30 @@ impl Drop for Listener {
     }
 }
 
-async fn listen(at: &str, tls: &Arc<CurrentIdentity>, routes: Routes) -> Listener {
+async fn listen<S>(at: &str, tls: &Arc<CurrentIdentity>, service: S) -> Listener
+where
+    S: tower::Service<
+            http::Request<hyper::body::Incoming>,
+            Response = http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static,
+{
     let listener = TcpListener::bind(at).await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(peer_port_config(tls).unwrap());
     let accepting = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((tcp, _)) = listener.accept().await {
-            let (acceptor, routes) = (acceptor.clone(), routes.clone());
+            let (acceptor, service) = (acceptor.clone(), service.clone());
             connections.spawn(async move {
                 tcp.set_nodelay(true).unwrap();
                 let Ok(stream) = acceptor.accept(tcp).await else { return };
-                let certificate = PeerCertificate::of(stream.get_ref().1);
-                let service = routes.map_request(move |mut request: http::Request<_>| {
-                    request.extensions_mut().extend(
-                        certificate
-                            .clone()
-                            .map(|certificate| {
-                                let mut extensions = http::Extensions::new();
-                                extensions.insert(certificate);
-                                extensions
-                            })
-                            .unwrap_or_default(),
-                    );
+                let certificate = PeerCertificate::of(stream.get_ref().1).unwrap();
+                let service = service.map_request(move |mut request: http::Request<_>| {
+                    request.extensions_mut().insert(certificate.clone());
                     request
                 });
                 let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -230,8 +231,8 @@ impl Pair {
     }
 
     async fn listen(&mut self, at: &str) {
-        let routes = Routes::new(peer_service::service(self.fake.clone()));
-        self.listener = Some(listen(at, &self.fake.identity.tls, routes).await);
+        let service = peer_service::service(self.fake.clone());
+        self.listener = Some(listen(at, &self.fake.identity.tls, service).await);
     }
 
     fn address(&self) -> String {
@@ -377,7 +378,17 @@ async fn snapshots_of_strangers_are_refused_before_consensus_hears_of_them() {
         hello: Some(pair.one.hello()),
         group: 0,
         vote: Some(log::Vote { term: 3, node_id: 1, committed: true }),
-        meta: Some(log::SnapshotMeta { last_log_id: Some(log_id(2, 10)), ..Default::default() }),
+        meta: Some(log::SnapshotMeta {
+            last_log_id: Some(log_id(2, 10)),
+            last_membership: Some(log::StoredMembership {
+                log_id: Some(log_id(1, 1)),
+                membership: Some(log::Membership {
+                    configurations: vec![log::VoterSet { node_ids: vec![1] }],
+                    nodes: vec![log::Peer { id: 1, ..Default::default() }],
+                }),
+            }),
+            ..Default::default()
+        }),
     };
     let other = |change: fn(&mut peer::SnapshotHeader)| {
         let mut header = header.clone();
@@ -401,6 +412,12 @@ async fn snapshots_of_strangers_are_refused_before_consensus_hears_of_them() {
             Code::InvalidArgument,
         ),
         ("no meta", own(), other(|header| header.meta = None), Code::InvalidArgument),
+        (
+            "no membership",
+            own(),
+            other(|header| header.meta.as_mut().unwrap().last_membership = None),
+            Code::InvalidArgument,
+        ),
         (
             "a later term than the leader's",
             own(),
@@ -787,7 +804,7 @@ async fn last_first(batch: usize, conflicts: &[u64]) -> (Pair, Listener) {
         conflicts: conflicts.iter().copied().collect(),
     };
     let service = peer::peer_service_server::PeerServiceServer::new(service);
-    let listener = listen("127.0.0.1:0", &pair.fake.identity.tls, Routes::new(service)).await;
+    let listener = listen("127.0.0.1:0", &pair.fake.identity.tls, service).await;
     let member = Member { peer_address: listener.address.to_string(), ..pair.two() };
     pair.channels.set_member(NodeId(2), &member).unwrap();
     (pair, listener)
