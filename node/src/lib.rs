@@ -1,8 +1,8 @@
 //! Rookery: a document database cluster whose product is its security.
 
-pub mod cli;
 pub mod authz;
 pub mod certificates;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -11,9 +11,8 @@ pub mod crypto;
 pub mod database;
 pub mod limits;
 pub mod names;
+pub mod results;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
-pub mod results;
-pub mod storage;
 pub mod tls;
