@@ -280,9 +280,9 @@ async fn stop(running: &mut [Running]) {
 }
 
 /// SIGTERM to a child that has not been waited for, so the id is still its own.
-#[allow(unsafe_code)]
 fn terminate(pid: u32) {
-    let Ok(pid) = libc::pid_t::try_from(pid) else { return };
-    // SAFETY: `kill` reads no memory of this process; the id is of a child that was not yet reaped.
-    unsafe { libc::kill(pid, libc::SIGTERM) };
+    use rustix::process::{Pid, Signal, kill_process};
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::TERM); // It may have ended meanwhile.
+    }
 }

@@ -131,7 +131,7 @@ impl Init {
         if !self.if_missing {
             plan.check_empty()?;
         }
-        let rows = if single.is_some() { plan.join_later()? } else { plan.cluster()?.rows };
+        let rows = if single.is_some() { plan.join_later()? } else { plan.cluster()? };
         session.out.list(COLUMNS, "name", &rows)
     }
 
@@ -146,14 +146,6 @@ impl Init {
         }
         new_node(name, client, peer, OPS_PORT).map(Some).map_err(Failed::usage)
     }
-}
-
-/// A cluster that was made.
-pub(super) struct MadeCluster {
-    /// One row a node.
-    pub(super) rows: Vec<Row>,
-    /// The administrator's package.
-    pub(super) package: PathBuf,
 }
 
 impl Plan<'_> {
@@ -185,7 +177,7 @@ impl Plan<'_> {
     }
 
     /// Everything for a new cluster.
-    pub(super) fn cluster(&self) -> Result<MadeCluster> {
+    pub(super) fn cluster(&self) -> Result<Vec<Row>> {
         CertificateName::parse(self.admin).map_err(|e| Failed::usage(e.to_string()))?;
         if self.nodes.len() > limits::NODES_MAX {
             return Err(Failed::usage(format!("at most {} nodes", limits::NODES_MAX)));
@@ -205,8 +197,7 @@ impl Plan<'_> {
             write_private(&folder.join("cluster.toml"), text.as_bytes())?;
         }
         self.write_administrator(&admin, &ca, &formation.cluster_id)?;
-        let rows = self.nodes.iter().map(|n| self.written(n)).collect::<Result<Vec<_>>>()?;
-        Ok(MadeCluster { rows, package: self.package() })
+        self.nodes.iter().map(|node| self.written(node)).collect()
     }
 
     /// Everything for one node that will join.
@@ -421,8 +412,8 @@ mod tests {
         let out = folder.path().join("pki");
         let nodes = ["n1=localhost:7101:7201:7301", "n2=localhost:7102:7202", "n3=[::1]:7103:7203"]
             .map(|text| short_node(text).unwrap());
-        let made = plan(&nodes, &out).cluster().unwrap();
-        assert_eq!(made.rows.len(), 3);
+        let rows = plan(&nodes, &out).cluster().unwrap();
+        assert_eq!(rows.len(), 3);
         for name in ["n1", "n2", "n3"] {
             let path = out.join(name).join("rookery.toml");
             let config = config::load(&path, &Overrides::default()).unwrap().config;
@@ -434,7 +425,7 @@ mod tests {
             assert_eq!(me.certificate, pki::certificate(&out.join(name).join("node.crt")).unwrap());
             assert_eq!(std::fs::read(out.join(name).join("master.key")).unwrap().len(), 32);
         }
-        let package = std::fs::read(&made.package).unwrap();
+        let package = std::fs::read(out.join("admin/admin.zip")).unwrap();
         let context = rookery_client::Context::from_package(&package).unwrap();
         assert_eq!(context.addresses, ["localhost:7101", "localhost:7102", "[::1]:7103"]);
         assert_eq!(
