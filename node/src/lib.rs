@@ -2,6 +2,7 @@
 
 pub mod authz;
 pub mod certificates;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -11,5 +12,7 @@ pub mod database;
 pub mod limits;
 pub mod names;
 pub mod results;
+pub mod server;
 pub mod storage;
+pub mod telemetry;
 pub mod tls;
