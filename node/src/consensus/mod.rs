@@ -34,7 +34,6 @@ pub mod log_store;
 mod membership;
 pub mod network;
 pub mod peer_service;
-mod peer_tests;
 mod peers;
 mod propose;
 mod reads;
@@ -236,4 +235,4 @@ impl Consensus {
 }
 
 #[cfg(test)]
-mod tests;
+mod peer_tests;
