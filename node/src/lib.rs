@@ -7,3 +7,5 @@ pub mod consensus;
 pub mod limits;
 pub mod names;
 pub mod storage;
+pub mod results;
+pub mod database;

@@ -74,3 +74,14 @@ pub const PEER_CALLS_MAX: usize = 16_384;
 pub const DRIFT_MARGIN: Duration = Duration::from_millis(50);
 /// Longest life of a join token.
 pub const JOIN_TOKEN_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A group's kept results are pruned at log positions that are multiples of this.
+pub const RESULTS_PRUNED_EVERY: u64 = 64;
+/// Most kept results that one entry prunes; more than arrive between two prunings.
+pub const RESULTS_PRUNED_MAX: usize = 256;
+/// Longest advertised address in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 260;
+/// Longest id of a join token in bytes.
+pub const JOIN_TOKEN_ID_BYTES_MAX: usize = 64;
+/// Most names that one refusal lists.
+pub const REFUSAL_NAMES_MAX: usize = 20;

@@ -85,6 +85,12 @@ impl<'a> Overlay<'a> {
         Self { base, space, pending: BTreeMap::new(), hash }
     }
 
+    /// The space that it changes.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        self.space
+    }
+
     /// The value under a key, pending changes included.
     ///
     /// # Errors
