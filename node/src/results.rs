@@ -153,13 +153,13 @@ pub(crate) struct Entry<'a> {
 /// 1. Versions that this build does not know stop the node. 2. A malformed envelope is refused. 3. A kept result answers.
 /// 4. `apply` runs; it must write nothing where it refuses. 5. The result is kept. 6. Old results are pruned.
 ///
-/// `revision` gives the registry revision for the reply, after the command.
+/// `revision` is the registry revision for a reply that changes nothing; `apply` answers the one after its command.
 pub(crate) fn once(
     index: u64,
     command: &Command,
     state: &mut Overlay<'_>,
-    apply: impl FnOnce(&Entry<'_>, &mut Overlay<'_>) -> Result<applied::Outcome, Stop>,
-    revision: impl FnOnce() -> u64,
+    revision: u64,
+    apply: impl FnOnce(&Entry<'_>, &mut Overlay<'_>) -> Result<(applied::Outcome, u64), Stop>,
 ) -> Result<Applied, Error> {
     if command.version != COMMAND_VERSION {
         return Err(Error::UnknownVersion { index, version: command.version });
@@ -171,7 +171,7 @@ pub(crate) fn once(
     };
     let (entry, request_id) = match envelope(index, command) {
         Ok(parsed) => parsed,
-        Err(refusal) => return Ok(answer(applied::Outcome::Refusal(refusal), revision())),
+        Err(refusal) => return Ok(answer(applied::Outcome::Refusal(refusal), revision)),
     };
     let digest = digest(index, command)?;
     match find(state, request_id, &digest, entry.at)? {
@@ -183,15 +183,15 @@ pub(crate) fn once(
                 "request_id",
                 "this request id was used for another command; take a new one",
             );
-            return Ok(answer(applied::Outcome::Refusal(refusal), revision()));
+            return Ok(answer(applied::Outcome::Refusal(refusal), revision));
         }
     }
-    let outcome = match apply(&entry, state) {
-        Ok(outcome) => outcome,
-        Err(Stop::Refused(refusal)) => applied::Outcome::Refusal(refusal),
+    let (outcome, revision) = match apply(&entry, state) {
+        Ok(applied) => applied,
+        Err(Stop::Refused(refusal)) => (applied::Outcome::Refusal(refusal), revision),
         Err(Stop::Failed(error)) => return Err(error),
     };
-    let applied = answer(outcome, revision());
+    let applied = answer(outcome, revision);
     keep(state, request_id, digest, entry.at, &applied)?;
     prune(state, index, entry.at)?;
     Ok(applied)

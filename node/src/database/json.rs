@@ -490,7 +490,7 @@ mod tests {
             ("{\"\\u0061\":1,\"b\":2,\"a\":1}", 18, DuplicateName),
             ("{\"é\":1,\"\\u00e9\":1}", 8, DuplicateName),
             ("{\"\\ud83d\\ude00\":1,\"😀\":1}", 18, DuplicateName),
-            ("{\"x\":[{\"a\":{},\"a\":{}}]}", 15, DuplicateName),
+            ("{\"x\":[{\"a\":{},\"a\":{}}]}", 14, DuplicateName),
         ] {
             check(text, Err((offset, rule)));
         }

@@ -124,8 +124,11 @@ pub fn apply(index: u64, command: &Command, state: &mut Overlay<'_>) -> Result<A
         index,
         command,
         state,
-        |entry, state| batch(entry, writes, state).map(applied::Outcome::Database),
-        || command.registry_revision,
+        command.registry_revision,
+        |entry, state| {
+            let outcome = batch(entry, writes, state)?;
+            Ok((applied::Outcome::Database(outcome), command.registry_revision))
+        },
     )
 }
 

@@ -382,8 +382,8 @@ fn the_bytes_of_commands_and_records_are_as_they_were() {
     assert_eq!(
         hex::encode(command.encode_to_vec()),
         format!(
-            "08011210{}1a20{author}280230054221\
-             0a130a01611205372d312d3022070a016312027b7d0a0a0a016218012a00",
+            "08011210{}1a20{author}28023005421e\
+             0a130a01611205372d312d3022070a016312027b7d0a070a016218012a00",
             "00000000000000000000000000000001"
         )
     );
