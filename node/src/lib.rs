@@ -4,9 +4,10 @@ pub mod authz;
 pub mod clock;
 pub mod config;
 pub mod consensus;
+pub mod crypto;
+pub mod database;
 pub mod limits;
 pub mod names;
-pub mod storage;
 pub mod results;
 pub mod database;
 pub mod cluster;
@@ -35,3 +36,5 @@ pub mod certificates {
         })
     }
 }
+pub mod storage;
+pub mod tls;

@@ -49,6 +49,10 @@ pub const CERTIFICATE_NAME_CHARS_MAX: usize = 128;
 pub const GRANTS_MAX: usize = 1_000;
 /// Most databases of a cluster.
 pub const DATABASES_MAX: usize = 10_000;
+/// Largest keyring in bytes: some 46,000 keys.
+pub const KEYRING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Largest record of the durable sentinel in bytes: some 40,000 groups.
+pub const SENTINEL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most nodes of a cluster.
 pub const NODES_MAX: usize = 64;
 /// Most open join tokens.

@@ -314,7 +314,7 @@ mod formation_file {
         );
         check(
             &|f| f.nodes[0].certificate = vec![0; 9000],
-            "thumbprint is not|larger".split('|').nth(1).unwrap(),
+            "node 1 (n1): certificate is larger than",
         );
         check(&|f| f.administrators[0].name = " ".into(), "certificate name must not be blank");
     }

@@ -11,11 +11,16 @@
 //! | `Raft` | log entries, votes, committed and purged positions of every group | appends and votes |
 //! | `State` | what the groups' entries made: registry, databases, documents | no; the Raft log is its journal |
 
+mod env;
 mod overlay;
+mod rocks;
+mod sentinel;
 
 use std::{ops::Bound, sync::Arc};
 
 pub use overlay::{Overlay, StateHash};
+pub use rocks::Rocks;
+pub use sentinel::Sentinel;
 
 use crate::names::GroupId;
 
