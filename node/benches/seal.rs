@@ -8,8 +8,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rookery::{
     crypto::{FILE_HEADER_BYTES, FileCipher, Keyring, MasterKey, Place, Purpose},
     names::GroupId,
-    storage::{Batch, Durability, Rocks, Space, Store, Table},
+    storage::{Batch, Durability, Rocks, Sentinel, Space, Store, Table},
 };
+use rookery_proto::log::v1::{LogId, SentinelGroup, Vote};
 
 const SIZES: [usize; 2] = [256, 4_096];
 
@@ -79,5 +80,39 @@ fn puts(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, records, puts);
+fn sentinels(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let keyring = Keyring::open(&data, &MasterKey::random().unwrap()).unwrap();
+    let rocks = Rocks::open(&data, keyring.clone()).unwrap();
+    let (sentinel, _) = Sentinel::open(&data, &keyring).unwrap();
+    let at = |group, index| SentinelGroup {
+        group,
+        last_log_id: Some(LogId { term: 1, node_id: 1, index }),
+        vote: Some(Vote { term: 1, node_id: 1, committed: true }),
+    };
+    let mut group = criterion.benchmark_group("sentinel");
+    let mut index = 0;
+    for groups in [1, 100, 1_000] {
+        sentinel.record((0..groups).map(|group| at(group, 0))).unwrap();
+        group.bench_function(format!("record one of {groups} groups"), |bencher| {
+            bencher.iter(|| {
+                index += 1;
+                sentinel.record([at(0, index)]).unwrap();
+            });
+        });
+    }
+    let space = Space { table: Table::Raft, group: GroupId::CLUSTER, generation: 0 };
+    group.bench_function("synced put and record, 1000 groups", |bencher| {
+        bencher.iter(|| {
+            index += 1;
+            let mut batch = Batch::default();
+            batch.put(space, index.to_be_bytes(), [7; 256]);
+            rocks.write(batch, Durability::Synced).unwrap();
+            sentinel.record([at(0, index)]).unwrap();
+        });
+    });
+}
+
+criterion_group!(benches, records, puts, sentinels);
 criterion_main!(benches);

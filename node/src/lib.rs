@@ -1,7 +1,9 @@
 //! Rookery: a document database cluster whose product is its security.
 
 pub mod authz;
+pub mod certificates {
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod consensus;
 pub mod crypto;

@@ -4,7 +4,7 @@
 //! from the specification by hand and know nothing of the table in `operation.rs` but names, so that the two must be
 //! wrong in the same way before a mistake goes unseen.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,12 +1,14 @@
 //! The cipher of the storage engine's files: an authenticated header, then an XChaCha20 keystream.
 //!
 //! ```text
-//! header = "ROOKERYF" (8) ‖ version 1 (1) ‖ key version (4, big endian) ‖ key id (8) ‖ nonce (24) ‖ tag (16) ‖ zeros to 4,096
+//! header = "ROOKERYF" (8) ‖ version 1 (1) ‖ key version (4, big endian) ‖ key id (8) ‖ nonce (24) ‖ tag (16) ‖ zeros
+//!          to 4,096 bytes
 //! ```
 //!
-//! The nonce is random, one a file; the tag is XChaCha20-Poly1305 over nothing with the fields before it as associated
-//! data, under a key of its own. The keystream hides the content and does not authenticate it: values are sealed one by
-//! one, and the engine checks its own blocks. Two keys are derived from the file key: one for tags, one for keystreams.
+//! The nonce is random, one a file; the tag is XChaCha20-Poly1305 over nothing with "rookery file header v1" and the
+//! fields before it as associated data, under a key of its own. The keystream hides the content and does not
+//! authenticate it: values are sealed one by one, and the engine checks its own blocks. Two keys are derived from the
+//! file key: one for tags, one for keystreams.
 //!
 //! Byte `o` of a file (counted with its header) is byte `o % 64` of keystream block `o / 64`. Block `b` is ChaCha20
 //! (RFC 8439) with the subkey HChaCha20(stream key, nonce[..16]), counter `b mod 2^31` and nonce
@@ -22,7 +24,7 @@ use chacha20::{
 };
 use zeroize::Zeroizing;
 
-use super::{Error, KeyId, Keyring, Purpose, Result, SecretKey, random, seal};
+use super::{Error, KeyId, Keyring, Result, SecretKey, random, seal};
 
 /// Bytes before the content of every file: one page, so that blocks stay aligned.
 pub const FILE_HEADER_BYTES: usize = 4_096;
@@ -111,7 +113,7 @@ fn key_id(key: &[u8; 32]) -> KeyId {
 }
 
 fn associated_data(fields: &[u8]) -> Vec<u8> {
-    [format!("rookery file {:?}", Purpose::FileHeader).as_bytes(), fields].concat()
+    [b"rookery file header v1".as_slice(), fields].concat()
 }
 
 fn parse_header(header: &[u8]) -> Result<Fields<'_>> {
@@ -218,7 +220,7 @@ mod tests {
         assert_eq!(
             hex::encode(&header[..FIELDS_BYTES + TAG_BYTES]),
             "524f4f4b455259460100000002e08c12617056921906060606060606060606060606060606060606\
-             060606060676081c6427abad1a574f1339a606ecea"
+             0606060606fa98f4fdb72f2528afb9cac0650db48d"
         );
         let mut zeros = [0; 32];
         open(&[5; 32], &header).unwrap().apply(4_096, &mut zeros).unwrap();

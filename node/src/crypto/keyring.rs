@@ -35,7 +35,7 @@ pub const KEYRING_FILE: &str = "keyring";
 
 const MAGIC: &[u8; 8] = b"ROOKERYK";
 const VERSION: u8 = 1;
-/// The number of [`Purpose::Keyring`].
+/// The data keys of a node; another number would be another kind of keyring.
 const PURPOSE: u8 = 1;
 const HEADER_BYTES: usize = 8 + 1 + 1 + 8;
 const NONCE_BYTES: usize = 24;

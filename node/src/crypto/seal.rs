@@ -27,10 +27,6 @@ pub const SEAL_OVERHEAD_BYTES: usize = HEADER_BYTES + NONCE_BYTES + TAG_BYTES;
 /// What a sealed record is for; a record of one purpose never opens as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// The keyring.
-    Keyring,
-    /// The header of a file of the storage engine.
-    FileHeader,
     /// A value of a table.
     Record,
     /// The durable sentinel.
@@ -40,8 +36,6 @@ pub enum Purpose {
 impl Purpose {
     fn number(self) -> u8 {
         match self {
-            Self::Keyring => 1,
-            Self::FileHeader => 2,
             Self::Record => 3,
             Self::Sentinel => 4,
         }

@@ -11,6 +11,8 @@
 //! | `Raft` | log entries, votes, committed and purged positions of every group | appends and votes |
 //! | `State` | what the groups' entries made: registry, databases, documents | no; the Raft log is its journal |
 
+#![allow(clippy::type_complexity)] // The closure of a scan says more written out than behind a name.
+
 mod env;
 mod overlay;
 mod rocks;

@@ -8,8 +8,10 @@
 //! - Every file goes through the encrypting environment; logs are never recycled, nothing is mapped, nothing goes past
 //!   the page cache: the cipher must see every byte, and no keystream is used twice.
 //! - A damaged write-ahead log stops the start, and only a torn end is forgiven; the default would drop what follows a
-//!   flipped bit without a word. A log that is missing between two others is found as well. What no mode finds, a log
-//!   cut at the end of a record, is what the sentinel is for (`sentinel.rs`).
+//!   flipped bit without a word. Each log names its predecessor and how far it went, so one that is missing or cut
+//!   before another is found as well; that includes a power cut in the few milliseconds between a new log and the sync
+//!   of the full one before it, if the disk then kept the later writes and lost the earlier: the node must join anew.
+//!   What no mode finds, the newest log cut at the end of a record, is what the sentinel is for (`sentinel.rs`).
 //! - All column families are flushed together, so the state never gets ahead of, or behind, its own position.
 //! - No compression: the length of a compressed value would tell of its content.
 //! - The first failed write is final. RocksDB would try to recover by itself, and that could bring half writes back.

@@ -109,7 +109,7 @@ impl Sentinel {
                 .mode(0o600)
                 .open(&path)
                 .map_err(|error| failed("open", &path, &error))?;
-            if let Ok(Some(record)) = read_slot(&file, slot, keyring) {
+            if let Some(record) = read_slot(&file, slot, keyring)? {
                 *sequence = record.sequence;
                 newest = newest.filter(|newest| newest.sequence > record.sequence).or(Some(record));
             }
@@ -227,7 +227,7 @@ impl State {
             sequence: newest.sequence,
             node_id: newest.node_id,
             incarnation: newest.incarnation.clone(),
-            groups: newest.groups.iter().map(|group| (group.group, group.clone())).collect(),
+            groups: newest.groups.iter().map(|group| (group.group, *group)).collect(),
             written,
             durable: slot_of(&written),
             syncing: None,
@@ -248,7 +248,7 @@ impl State {
             sequence: self.sequence,
             node_id: self.node_id,
             incarnation: self.incarnation.clone(),
-            groups: self.groups.values().cloned().collect(),
+            groups: self.groups.values().copied().collect(),
         }
     }
 
@@ -316,7 +316,7 @@ impl Shared {
         Error::Engine(why.to_owned())
     }
 
-    /// Syncs the newest slot unless it is durable already; says whether there was anything to do.
+    /// Makes the newest slot the durable one.
     fn sync_newest(&self) -> Result<()> {
         let slot = {
             let mut state = self.state.lock();

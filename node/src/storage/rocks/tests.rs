@@ -457,6 +457,75 @@ fn a_killed_store_opens_with_all_that_was_synced() {
     assert_eq!(all(&*data.open(), state(A)).len(), 101);
 }
 
+fn logs(store: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
+    let mut logs: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+    logs.sort();
+    logs
+}
+
+/// Writes until the engine begins a second log, and takes the files before it has flushed the first.
+fn killed_with_two_logs(data: &Data) -> (usize, BTreeMap<PathBuf, Vec<u8>>) {
+    let rocks = data.open();
+    let manifest = || {
+        let name = fs::read_dir(data.store()).unwrap().map(|entry| entry.unwrap().path());
+        name.filter(|path| path.to_str().unwrap().contains("MANIFEST")).max().unwrap()
+    };
+    let mut records = 0_u64;
+    for attempt in 0..50 {
+        let (newest, manifest) = (newest_log(&data.store()).unwrap(), manifest());
+        let manifest_before = fs::read(&manifest).unwrap();
+        while newest_log(&data.store()).unwrap() == newest {
+            let mut batch = Batch::default();
+            batch.put(state(A), records.to_be_bytes(), vec![7; 65_536]);
+            rocks.write(batch, Durability::Buffered).unwrap();
+            records += 1;
+        }
+        // Links first: they keep a log that the engine deletes meanwhile.
+        let links = logs(&data.store()).into_iter().map(|log| {
+            let link = data.folder.join(format!("{attempt}-{}", log.file_name()?.to_str()?));
+            fs::hard_link(&log, &link).ok()?;
+            Some((log, link))
+        });
+        let links: Vec<_> = links.flatten().collect();
+        if links.len() == 2 && fs::read(&manifest).unwrap() == manifest_before {
+            let mut files = BTreeMap::from([(manifest, manifest_before)]);
+            let current = data.store().join("CURRENT");
+            files.insert(current.clone(), fs::read(current).unwrap());
+            files.extend(links.into_iter().map(|(log, link)| (log, fs::read(link).unwrap())));
+            let tables = fs::read_dir(data.store()).unwrap().map(|entry| entry.unwrap().path());
+            let tables = tables.filter(|path| path.extension().is_some_and(|e| e == "sst"));
+            files.extend(tables.map(|path| (path.clone(), fs::read(path).unwrap())));
+            return (usize::try_from(records).unwrap(), files);
+        }
+    }
+    panic!("the engine was always faster");
+}
+
+#[test]
+fn a_cut_or_missing_log_before_the_newest_is_refused() {
+    let data = Data::new();
+    let (records, files) = killed_with_two_logs(&data);
+    let restore = || {
+        fs::remove_dir_all(data.store()).unwrap();
+        make_private_folder(&data.store()).unwrap();
+        for (path, content) in &files {
+            fs::write(path, content).unwrap();
+        }
+        logs(&data.store()).remove(0)
+    };
+    restore();
+    assert_eq!(all(&*data.open(), state(A)).len(), records);
+    fs::remove_file(restore()).unwrap();
+    assert!(data.refused().contains("orruption"), "deleted");
+    for cut in [1, 100, 65_536, 200_000] {
+        let older = OpenOptions::new().write(true).open(restore()).unwrap();
+        older.set_len(older.metadata().unwrap().len() - cut).unwrap();
+        assert!(data.refused().contains("orruption"), "cut by {cut}");
+    }
+}
+
 #[test]
 fn a_flipped_bit_in_the_middle_of_the_log_is_refused() {
     let data = Data::new();
