@@ -86,14 +86,13 @@ pub struct Edge {
 /// # Errors
 /// The contract built into this program cannot be read.
 pub fn client_router(edge: &Arc<Edge>) -> Result<Router, tonic_reflection::server::Error> {
-    let routes = services::of_clients(edge)
-        .add_service(HealthServer::new(health::Health(edge.engine.clone())))
-        .add_service(reflection::v1(edge)?)
-        .add_service(reflection::v1alpha(edge)?);
+    let router = services::of_clients(edge);
+    let router = services::with(router, HealthServer::new(health::Health(edge.engine.clone())));
+    let router = services::with(router, reflection::v1(edge)?);
+    let router = services::with(router, reflection::v1alpha(edge)?);
     let count = middleware::from_fn_with_state(edge.metrics.clone(), call::call);
     // gRPC calls an unknown method of a known service UNIMPLEMENTED itself; `fallback` answers the rest.
-    Ok(routes
-        .into_axum_router()
+    Ok(router
         .route("/", get(landing::page))
         .fallback(landing::unknown)
         .layer(count))
@@ -102,5 +101,5 @@ pub fn client_router(edge: &Arc<Edge>) -> Result<Router, tonic_reflection::serve
 /// What the admin socket serves.
 #[must_use]
 pub fn admin_router(edge: &Arc<Edge>) -> Router {
-    services::of_admin_socket(edge).into_axum_router()
+    services::of_admin_socket(edge)
 }

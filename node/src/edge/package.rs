@@ -9,7 +9,7 @@ use crate::{
     certificates::{self, IssueRequest, Issued, PackageContents, Secret},
     edge::{Edge, Node, convert, peer_identity::CallContext},
     limits,
-    names::{CertificateName, Timestamp},
+    names::{CertificateName, Thumbprint, Timestamp},
 };
 
 /// How far back the first moment lies, for clocks that are behind.
@@ -81,7 +81,10 @@ pub fn chosen_password(text: String) -> Result<Option<Secret>, Status> {
 pub async fn make(edge: &Edge, context: &CallContext, wish: Wish) -> Result<Made, Status> {
     let registry = context.registry.clone();
     let addresses = registry.nodes().map(|node| node.client_address.clone()).collect();
-    let node_thumbprints = registry.nodes().map(|node| hex::encode(&node.thumbprint)).collect();
+    let node_thumbprints = registry
+        .nodes()
+        .filter_map(|node| Thumbprint::from_bytes(&node.thumbprint).ok())
+        .collect();
     let (node, cluster_id, now) = (edge.node.clone(), registry.cluster_id.clone(), context.at);
     let making = move || made(&node, wish, addresses, node_thumbprints, cluster_id, now);
     // The PFX derives keys from the password: tens of milliseconds of CPU.
@@ -95,7 +98,7 @@ fn made(
     node: &Node,
     wish: Wish,
     addresses: Vec<String>,
-    node_thumbprints: Vec<String>,
+    node_thumbprints: Vec<Thumbprint>,
     cluster_id: String,
     now: Timestamp,
 ) -> Result<Made, certificates::Error> {
@@ -106,23 +109,24 @@ fn made(
         not_after: Timestamp(now.0.saturating_add(life)),
     };
     let Issued { der, key_pem } = issue(node, &request)?;
-    let made_password = match wish.password {
-        Some(_) => None,
-        None => Some(certificates::password()?),
+    let (password, made_password) = match wish.password {
+        Some(chosen) => (chosen, None),
+        None => {
+            let made = certificates::password()?;
+            (made.clone(), Some(made))
+        }
     };
-    let password = wish.password.or_else(|| made_password.clone());
-    let file_stem = certificates::file_stem(wish.name.as_str());
-    let file_name = format!("{file_stem}.zip");
     let archive = certificates::package(&PackageContents {
-        file_stem,
-        certificate_der: der.clone(),
-        key_pem,
-        ca_pem: node.ca_pem.clone(),
-        password: password.unwrap_or_else(|| Secret::new(String::new())),
-        addresses,
-        node_thumbprints,
-        cluster_id,
+        name: wish.name.as_str(),
+        der: &der,
+        key_pem: &key_pem,
+        ca_pem: &node.ca_pem,
+        password: &password,
+        addresses: &addresses,
+        node_thumbprints: &node_thumbprints,
+        cluster_id: &cluster_id,
     })?;
+    let file_name = format!("{}.zip", certificates::file_stem(wish.name.as_str()));
     Ok(Made { der, archive, password: made_password, file_name })
 }
 

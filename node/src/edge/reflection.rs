@@ -56,9 +56,9 @@ impl<S: NamedService> NamedService for Registered<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<http::Request<Body>> for Registered<S>
+impl<S> Service<axum::extract::Request> for Registered<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+    S: Service<axum::extract::Request, Response = http::Response<Body>, Error = Infallible>
         + Clone
         + Send
         + 'static,
@@ -72,7 +72,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: axum::extract::Request) -> Self::Future {
         let edge = self.edge.clone();
         let fresh = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, fresh);

@@ -12,7 +12,7 @@ mod databases;
 mod documents;
 mod security;
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use rookery_proto::{
     admin::v1::admin_service_server::AdminServiceServer,
@@ -22,7 +22,9 @@ use rookery_proto::{
     log::v1::{Applied, ClusterCommand, ClusterOutcome, applied, cluster_command, cluster_outcome},
     security::v1::security_service_server::SecurityServiceServer,
 };
-use tonic::{Status, codec::CompressionEncoding, service::Routes};
+use axum::{Router, response::IntoResponse};
+use tonic::{Status, codec::CompressionEncoding, server::NamedService};
+use tower::Service;
 
 use crate::{
     authz::Permit,
@@ -48,17 +50,33 @@ macro_rules! bounded {
 
 /// The services of the client listener.
 #[must_use]
-pub fn of_clients(edge: &Arc<Edge>) -> Routes {
-    Routes::new(bounded!(DocumentServiceServer, documents::Documents(edge.clone())))
-        .add_service(bounded!(DatabaseServiceServer, databases::Databases(edge.clone())))
-        .add_service(bounded!(SecurityServiceServer, security::Security(edge.clone())))
-        .add_service(bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))
+pub fn of_clients(edge: &Arc<Edge>) -> Router {
+    let router = Router::new();
+    let router = with(router, bounded!(DocumentServiceServer, documents::Documents(edge.clone())));
+    let router = with(router, bounded!(DatabaseServiceServer, databases::Databases(edge.clone())));
+    let router = with(router, bounded!(SecurityServiceServer, security::Security(edge.clone())));
+    with(router, bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))
 }
 
 /// The service of the admin socket.
 #[must_use]
-pub fn of_admin_socket(edge: &Arc<Edge>) -> Routes {
-    Routes::new(bounded!(AdminServiceServer, admin::Admin(edge.clone())))
+pub fn of_admin_socket(edge: &Arc<Edge>) -> Router {
+    with(Router::new(), bounded!(AdminServiceServer, admin::Admin(edge.clone())))
+}
+
+/// Adds a gRPC service under its full name.
+pub fn with<S>(router: Router, service: S) -> Router
+where
+    S: Service<axum::extract::Request, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Response: IntoResponse,
+    S::Future: Send + 'static,
+{
+    router.route_service(&format!("/{}/{{*method}}", S::NAME), service)
 }
 
 /// The client's request id, or a new one where it gave none.

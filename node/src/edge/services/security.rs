@@ -24,7 +24,7 @@ use crate::{
         certificates_rules::{self, Action, Target},
     },
     certificates::{self, Usage},
-    cluster::Registry,
+    cluster::{self, Registry},
     database::page_token::Binding,
     edge::{
         Edge, convert, package,
@@ -32,7 +32,7 @@ use crate::{
         services::{page_size, page_start, propose, request_id, unexpected_outcome},
     },
     limits,
-    names::{CertificateName, DatabaseId, DatabaseName, Thumbprint, Timestamp},
+    names::{CertificateName, DatabaseId, DatabaseName, Invalid, NodeId, Thumbprint, Timestamp},
 };
 
 /// From here on a certificate is shown as expiring.
@@ -407,7 +407,7 @@ fn shown_grants<'a>(
 
 /// A registered certificate with what can be read in it; fields of the DER stay empty where it cannot be parsed any more.
 fn shown(
-    found: &crate::cluster::Certificate,
+    found: &cluster::Certificate,
     registry: &Registry,
     at: Timestamp,
 ) -> Certificate {
@@ -441,7 +441,33 @@ fn shown_record(
     registry: &Registry,
     at: Timestamp,
 ) -> Result<Certificate, Status> {
-    let found = crate::cluster::Certificate::from_record(record)
+    let found = registered(record)
         .map_err(|why| convert::internal("The certificate's record could not be read", why))?;
     Ok(shown(&found, registry, at))
+}
+
+/// A record of the log as the registry holds it.
+fn registered(record: log::CertificateRecord) -> Result<cluster::Certificate, Invalid> {
+    let number = |why: authz::UnknownNumber| Invalid { what: "certificate record", why: why.to_string() };
+    let grants = record.grants.iter().map(|grant| {
+        Ok((DatabaseId(grant.database_id), Access::try_from(grant.access).map_err(number)?))
+    });
+    let registration = Registration {
+        thumbprint: Thumbprint::from_bytes(&record.thumbprint)?,
+        name: record.name,
+        clearance: Clearance::try_from(record.clearance).map_err(number)?,
+        grants: grants.collect::<Result<_, Invalid>>()?,
+        not_before: Timestamp(record.not_before_unix_ms),
+        not_after: Timestamp(record.not_after_unix_ms),
+        disabled: record.disabled,
+        revision: record.revision,
+        node: (record.node_id != 0).then_some(NodeId(record.node_id)),
+        der: record.der.into(),
+    };
+    Ok(cluster::Certificate {
+        registration: Arc::new(registration),
+        created: Timestamp(record.created_unix_ms),
+        created_by: Thumbprint::from_bytes(&record.created_by).ok(),
+        generated: record.generated,
+    })
 }
