@@ -1,7 +1,7 @@
 //! Rookery: a document database cluster whose product is its security.
 
 pub mod authz;
-pub mod certificates {
+pub mod certificates;
 pub mod clock;
 pub mod cluster;
 pub mod config;

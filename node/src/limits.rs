@@ -122,3 +122,40 @@ pub const CERTIFICATE_LIFE_DEFAULT: Duration = Duration::from_secs(5 * 365 * 24 
 pub const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Life of a join token where none was asked for.
 pub const JOIN_TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
+/// Reads of one group that wait for a read index.
+pub const READS_WAITING_MAX: usize = 65_536;
+/// How long a call waits for freshness of the registry before it is told to try again.
+pub const FRESHNESS_WAIT: Duration = Duration::from_secs(2);
+/// How long a node asks one peer before it takes the peer for silent.
+pub const PEER_ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Longest attempt to reach a peer: name, TCP, TLS and Hello together.
+pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shortest and longest pause between attempts to reach a peer.
+pub const PEER_RECONNECT_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(1));
+/// Time between HTTP/2 pings on a peer connection, idle or not.
+pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Time for the answer to such a ping; together with the interval: how long a dead peer goes unnoticed.
+pub const PEER_PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// HTTP/2 flow control window of a peer connection and of each of its streams, in bytes.
+pub const PEER_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Frames that wait to be written to one peer channel.
+pub const PEER_QUEUE_FRAMES_MAX: usize = 1_024;
+/// Bytes of frames that wait to be written to one peer channel.
+pub const PEER_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Appends of one group under way to one peer, not yet answered.
+pub const PEER_APPENDS_PER_GROUP_MAX: usize = 64;
+/// Appends of one group that a node has taken from one peer and not yet answered; those of abandoned calls included.
+pub const PEER_APPENDS_TAKEN_MAX: usize = 256;
+/// Time for the answer to one append; a disk may stall for a while without the entries being sent again.
+pub const PEER_APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Consensus calls (votes, read indexes, freshness) of one peer that are served at once.
+pub const PEER_CONTROL_SERVED_MAX: usize = 8_192;
+/// Forwarded calls of one peer that are served at once.
+pub const PEER_FORWARDS_SERVED_MAX: usize = 2_048;
+/// Snapshots that a node receives at once.
+pub const SNAPSHOTS_RECEIVED_MAX: usize = 2;
+/// Longest pause between two messages of a snapshot.
+pub const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest transfer and installation of a snapshot.
+pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30 * 60);

@@ -164,11 +164,8 @@ pub(crate) fn once(
     if command.version != COMMAND_VERSION {
         return Err(Error::UnknownVersion { index, version: command.version });
     }
-    let answer = |outcome, registry_revision| Applied {
-        index,
-        registry_revision,
-        outcome: Some(outcome),
-    };
+    let answer =
+        |outcome, registry_revision| Applied { index, registry_revision, outcome: Some(outcome) };
     let (entry, request_id) = match envelope(index, command) {
         Ok(parsed) => parsed,
         Err(refusal) => return Ok(answer(applied::Outcome::Refusal(refusal), revision)),
@@ -250,16 +247,12 @@ fn find(
     if kept.digest != digest {
         return Ok(Found::OtherCommand);
     }
-    kept.applied
-        .map(Found::Kept)
-        .ok_or_else(|| Error::corrupt("kept result", "it holds no result"))
+    kept.applied.map(Found::Kept).ok_or_else(|| Error::corrupt("kept result", "it holds no result"))
 }
 
 fn read(state: &Overlay<'_>, id: RequestId) -> Result<Option<KeptResult>, Error> {
     let Some(bytes) = state.get(&result_key(id.as_bytes()))? else { return Ok(None) };
-    KeptResult::decode(bytes.as_slice())
-        .map(Some)
-        .map_err(|e| Error::corrupt("kept result", e))
+    KeptResult::decode(bytes.as_slice()).map(Some).map_err(|e| Error::corrupt("kept result", e))
 }
 
 fn keep(
@@ -272,11 +265,8 @@ fn keep(
     if let Some(expired) = read(state, id)? {
         state.delete(&time_key(expired.at_unix_ms, id.as_bytes()))?;
     }
-    let kept = KeptResult {
-        at_unix_ms: at.0,
-        applied: Some(applied.clone()),
-        digest: digest.to_vec(),
-    };
+    let kept =
+        KeptResult { at_unix_ms: at.0, applied: Some(applied.clone()), digest: digest.to_vec() };
     state.put(&result_key(id.as_bytes()), kept.encode_to_vec())?;
     state.put(&time_key(at.0, id.as_bytes()), Vec::new())?;
     Ok(())
@@ -347,7 +337,11 @@ pub(crate) mod testing {
 
     impl Memory {
         /// Runs `apply` on an overlay and writes what it left.
-        pub(crate) fn batch<T>(&mut self, group: u64, apply: impl FnOnce(&mut Overlay<'_>) -> T) -> T {
+        pub(crate) fn batch<T>(
+            &mut self,
+            group: u64,
+            apply: impl FnOnce(&mut Overlay<'_>) -> T,
+        ) -> T {
             let mut overlay = Overlay::new(&*self, space(group), self.hash);
             let answer = apply(&mut overlay);
             let hash = overlay.hash();

@@ -26,22 +26,51 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "consensus",
         &[
-            "authz", "certificates", "clock", "cluster", "config", "database", "limits", "names",
-            "results", "storage", "tls",
+            "authz",
+            "certificates",
+            "clock",
+            "cluster",
+            "config",
+            "database",
+            "limits",
+            "names",
+            "results",
+            "storage",
+            "tls",
         ],
     ),
     (
         "edge",
         &[
-            "authz", "certificates", "clock", "cluster", "config", "consensus", "crypto",
-            "database", "limits", "names", "results", "storage", "telemetry", "tls",
+            "authz",
+            "certificates",
+            "clock",
+            "cluster",
+            "config",
+            "consensus",
+            "crypto",
+            "database",
+            "limits",
+            "names",
+            "results",
+            "storage",
+            "telemetry",
+            "tls",
         ],
     ),
     (
         "cli",
         &[
-            "authz", "certificates", "config", "crypto", "database", "edge", "limits", "names",
-            "telemetry", "tls",
+            "authz",
+            "certificates",
+            "config",
+            "crypto",
+            "database",
+            "edge",
+            "limits",
+            "names",
+            "telemetry",
+            "tls",
         ],
     ),
 ];
@@ -112,7 +141,8 @@ fn every_module_imports_only_what_stands_below_it() {
             continue;
         };
         for (to, _) in ARROWS {
-            let names = [format!("crate::{to}::"), format!("crate::{to};"), format!("crate::{{{to}")];
+            let names =
+                [format!("crate::{to}::"), format!("crate::{to};"), format!("crate::{{{to}")];
             let nested = code(&text).lines().any(|line| {
                 let line = line.trim_start();
                 line.starts_with(&format!("{to}::")) && in_crate_use(&text, line)
@@ -150,7 +180,8 @@ fn libraries_stay_behind_their_fences() {
         for (library, folders, why) in FENCES {
             let inside = folders.contains(&module(&path).as_str());
             let code = code(&text);
-            let named = code.contains(&format!("{library}::")) || code.contains(&format!("use {library}"));
+            let named =
+                code.contains(&format!("{library}::")) || code.contains(&format!("use {library}"));
             if named && !inside {
                 wrong.push(format!("{}: names `{library}`: {why}", path.display()));
             }
@@ -168,7 +199,10 @@ fn unsafe_code_stays_where_it_is_explained() {
         if allows {
             let blocks = text.matches("unsafe {").count() + text.matches("unsafe impl").count();
             let reasons = text.matches("SAFETY").count();
-            assert!(reasons >= blocks, "{place}: {blocks} unsafe blocks, {reasons} SAFETY comments");
+            assert!(
+                reasons >= blocks,
+                "{place}: {blocks} unsafe blocks, {reasons} SAFETY comments"
+            );
         }
     }
 }
@@ -182,7 +216,8 @@ fn every_file_says_what_it_is_for() {
 
 #[test]
 fn pinned_libraries_are_at_least_as_new_as_their_advisories_ask() {
-    let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock")).unwrap();
+    let lock =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock")).unwrap();
     let least = [
         ("rustls", [0, 23, 45]),
         ("rustls-webpki", [0, 103, 13]),

@@ -128,9 +128,8 @@ fn check_create_database(create: &CreateDatabase) -> Result<(), Refusal> {
 
 fn token_id(field: &str, id: &str) -> Result<(), Refusal> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let sound = !id.is_empty()
-        && id.len() <= limits::JOIN_TOKEN_ID_BYTES_MAX
-        && id.bytes().all(plain);
+    let sound =
+        !id.is_empty() && id.len() <= limits::JOIN_TOKEN_ID_BYTES_MAX && id.bytes().all(plain);
     if sound { Ok(()) } else { Err(invalid(field, "this is no id of a join token")) }
 }
 
@@ -150,7 +149,10 @@ fn check_join(join: &JoinNode) -> Result<(), Refusal> {
     address("client_address", &join.client_address)?;
     address("peer_address", &join.peer_address)?;
     if join.client_address == join.peer_address {
-        return Err(invalid("peer_address", "is the client address; peers have a listener of their own"));
+        return Err(invalid(
+            "peer_address",
+            "is the client address; peers have a listener of their own",
+        ));
     }
     Incarnation::from_bytes(&join.incarnation).map_err(|e| invalid("incarnation", e))?;
     certificate("certificate", &join.certificate).map(drop)
@@ -168,7 +170,8 @@ fn address(field: impl Into<String>, address: &str) -> Result<(), Refusal> {
     if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic()) {
         return fail("has no host name or address before the port");
     }
-    let unspecified = |host: &str| host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
+    let unspecified =
+        |host: &str| host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
     if unspecified(host.trim_start_matches('[').trim_end_matches(']')) {
         return fail("is no address that others can dial; advertise a real one");
     }
@@ -244,7 +247,10 @@ fn check_administrator(
 ) -> Result<(), Refusal> {
     let parsed = check_put(administrator, path)?;
     if clearance("clearance", administrator.clearance)? != Clearance::ClusterAdmin {
-        return Err(invalid(format!("{path}clearance"), "the first certificates are Cluster Admins"));
+        return Err(invalid(
+            format!("{path}clearance"),
+            "the first certificates are Cluster Admins",
+        ));
     }
     if !administrator.grants.is_empty() {
         return Err(invalid(format!("{path}grants"), "there are no databases yet"));

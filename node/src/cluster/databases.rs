@@ -40,6 +40,7 @@ impl Applying<'_, '_> {
             revision: self.entry.index,
         };
         settings.next_database_id += 1;
+        self.registry.next_database_id = settings.next_database_id;
         records::put(self.state, &settings)?;
         self.store_database(record.clone())?;
         Ok(cluster_outcome::Outcome::Database(record))

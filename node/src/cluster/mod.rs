@@ -59,13 +59,23 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// A cluster of which nothing is known yet.
+    #[must_use]
+    pub fn unformed() -> Self {
+        let registry = Registry::default();
+        Self { published: ArcSwap::from_pointee(registry.clone()), working: Mutex::new(registry) }
+    }
+
     /// Reads the registry from the records of a space.
     ///
     /// # Errors
     /// [`Error::Storage`] and [`Error::Corrupt`].
     pub fn load(read: &dyn Read, space: Space) -> Result<Self, Error> {
         let registry = load(read, space)?;
-        Ok(Self { published: ArcSwap::from_pointee(registry.clone()), working: Mutex::new(registry) })
+        Ok(Self {
+            published: ArcSwap::from_pointee(registry.clone()),
+            working: Mutex::new(registry),
+        })
     }
 
     /// Starts over from the records of a space, such as that of an installed snapshot, and publishes the result.
@@ -120,8 +130,7 @@ impl Cluster {
         let mut registry = working.clone();
         let revision = registry.revision;
         let applied = results::once(index, command, state, revision, |entry, state| {
-            let mut applying =
-                Applying { entry, registry: &mut registry, state, changed: false };
+            let mut applying = Applying { entry, registry: &mut registry, state, changed: false };
             let outcome = applying.run(cluster)?;
             applying.finish()?;
             let outcome = applied::Outcome::Cluster(ClusterOutcome { outcome: Some(outcome) });
@@ -150,6 +159,7 @@ fn load(read: &dyn Read, space: Space) -> Result<Registry, Error> {
     if let Some(settings) = records::settings(read, space)? {
         registry.cluster_id = settings.cluster_id;
         registry.revision = settings.registry_revision;
+        registry.next_database_id = settings.next_database_id;
     }
     records::all::<CertificateRecord>(read, space, |record| registry.set_certificate(record))?;
     records::all::<DatabaseRecord>(read, space, |record| registry.set_database(record))?;
@@ -220,11 +230,9 @@ impl Applying<'_, '_> {
     fn run(&mut self, command: &ClusterCommand) -> Outcome {
         use cluster_command::Command as C;
         let Some(inner) = &command.command else {
-            return Err(Error::UnknownCommand {
-                index: self.entry.index,
-                what: "cluster command",
-            }
-            .into());
+            return Err(
+                Error::UnknownCommand { index: self.entry.index, what: "cluster command" }.into()
+            );
         };
         if let C::FormCluster(form) = inner {
             check(command)?;

@@ -35,6 +35,7 @@ impl Applying<'_, '_> {
         };
         records::put(self.state, &settings)?;
         self.registry.cluster_id.clone_from(&form.cluster_id);
+        self.registry.next_database_id = settings.next_database_id;
         for (id, (node, der)) in (1..).zip(form.nodes.iter().zip(&form.node_certificates)) {
             let parsed = check::certificate("node_certificates", der)?;
             self.admit(NodeRecord { id, ..node.clone() }, der, &parsed)?;
@@ -66,7 +67,12 @@ impl Applying<'_, '_> {
     }
 
     /// Stores a new member and registers its certificate.
-    fn admit(&mut self, node: NodeRecord, der: &[u8], parsed: &Parsed) -> Result<NodeRecord, Error> {
+    fn admit(
+        &mut self,
+        node: NodeRecord,
+        der: &[u8],
+        parsed: &Parsed,
+    ) -> Result<NodeRecord, Error> {
         let put = PutCertificate {
             der: der.to_vec(),
             name: node.name.clone(),
@@ -74,8 +80,7 @@ impl Applying<'_, '_> {
             grants: Vec::new(),
             generated: false,
         };
-        let certificate =
-            CertificateRecord { node_id: node.id, ..self.new_record(&put, parsed) };
+        let certificate = CertificateRecord { node_id: node.id, ..self.new_record(&put, parsed) };
         let node = NodeRecord {
             thumbprint: parsed.thumbprint.as_bytes().to_vec(),
             removed: false,
@@ -241,8 +246,8 @@ impl Applying<'_, '_> {
             database.revision = self.entry.index;
             self.store_database(database)?;
         }
-        let thumbprint = Thumbprint::from_bytes(&node.thumbprint)
-            .map_err(|e| Error::corrupt("node", e))?;
+        let thumbprint =
+            Thumbprint::from_bytes(&node.thumbprint).map_err(|e| Error::corrupt("node", e))?;
         self.forget_certificate(&thumbprint)?;
         let node = NodeRecord { removed: true, revision: self.entry.index, ..node };
         self.store_node(node.clone())?;
@@ -267,4 +272,3 @@ fn holds_no_last_copy(held: &[DatabaseRecord]) -> Result<(), Refusal> {
     );
     Err(with(refusal_at("NODE_IN_USE", "node_id", message), "databases", names))
 }
-

@@ -124,4 +124,3 @@ fn collect<R: Record>(
     })?;
     failed.map_or(Ok(()), Err)
 }
-

@@ -34,6 +34,8 @@ pub struct Registry {
     pub revision: u64,
     /// A UUID; empty until the cluster is formed.
     pub cluster_id: String,
+    /// The id of the next database; smaller ones without a record were deleted.
+    pub next_database_id: u64,
     certificates: OrdMap<Thumbprint, Arc<Certificate>>,
     cluster_admins: OrdSet<Thumbprint>,
     databases: OrdMap<DatabaseId, Arc<DatabaseRecord>>,
@@ -47,6 +49,12 @@ impl Registry {
     #[must_use]
     pub fn is_formed(&self) -> bool {
         !self.cluster_id.is_empty()
+    }
+
+    /// Whether a database was created and deleted again, as far as this revision knows.
+    #[must_use]
+    pub fn was_deleted(&self, id: DatabaseId) -> bool {
+        id.0 < self.next_database_id && !self.databases.contains_key(&id)
     }
 
     /// Who holds a certificate; `None`: none was presented.
@@ -195,14 +203,14 @@ impl Registry {
     }
 
     pub(super) fn set_node(&mut self, record: NodeRecord) -> Result<(), Error> {
-        let thumbprint = Thumbprint::from_bytes(&record.thumbprint)
-            .map_err(|e| Error::corrupt("node", e))?;
+        let thumbprint =
+            Thumbprint::from_bytes(&record.thumbprint).map_err(|e| Error::corrupt("node", e))?;
         let id = NodeId(record.id);
-        if !record.removed {
-            self.member_by_thumbprint.insert(thumbprint, id);
-        } else if self.member_by_thumbprint.get(&thumbprint) == Some(&id) {
-            // Another member may have the certificate of a removed one by now, and keeps it.
+        if record.removed {
+            // A later member may have the certificate of a removed one; it has a greater id and is set after it.
             self.member_by_thumbprint.remove(&thumbprint);
+        } else {
+            self.member_by_thumbprint.insert(thumbprint, id);
         }
         self.nodes.insert(id, Arc::new(record));
         Ok(())
@@ -259,7 +267,8 @@ pub fn lost_rights(before: &Registry, after: &Registry) -> Vec<Thumbprint> {
 /// Whether a registration lost anything on its way from `old` to `new`.
 fn is_narrower(old: &Registration, new: &Registration) -> bool {
     let left_the_cluster = old.node.is_some() && new.node != old.node;
-    let no_node_any_more = old.clearance == Clearance::ClusterNode && new.clearance != old.clearance;
+    let no_node_any_more =
+        old.clearance == Clearance::ClusterNode && new.clearance != old.clearance;
     let disabled = new.disabled && !old.disabled;
     let weaker = !new.clearance.covers(old.clearance);
     let closed = !new.clearance.covers(Clearance::Operator)

@@ -501,9 +501,8 @@ mod tests {
 
     #[test]
     fn holds_its_limits_to_the_last_unit() {
-        let nested = |depth: usize| {
-            format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1))
-        };
+        let nested =
+            |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
         check(nested(limits::DOCUMENT_DEPTH_MAX), Ok(()));
         let deep = 5 + limits::DOCUMENT_DEPTH_MAX - 1;
         check(nested(limits::DOCUMENT_DEPTH_MAX + 1), Err((deep, Rule::Depth)));

@@ -80,7 +80,8 @@ pub fn check(command: &DatabaseCommand) -> Result<(), Refusal> {
         }
     }
     if bytes > limits::BATCH_BYTES_MAX {
-        let message = format!("a batch holds at most {} bytes of documents", limits::BATCH_BYTES_MAX);
+        let message =
+            format!("a batch holds at most {} bytes of documents", limits::BATCH_BYTES_MAX);
         return Err(refusal_at("LIMIT_EXCEEDED", "writes", message));
     }
     Ok(())
@@ -120,16 +121,10 @@ pub fn apply(index: u64, command: &Command, state: &mut Overlay<'_>) -> Result<A
     if writes.writes.iter().any(|write| write.operation.is_none()) {
         return Err(Error::UnknownCommand { index, what: "operation of a write" });
     }
-    results::once(
-        index,
-        command,
-        state,
-        command.registry_revision,
-        |entry, state| {
-            let outcome = batch(entry, writes, state)?;
-            Ok((applied::Outcome::Database(outcome), command.registry_revision))
-        },
-    )
+    results::once(index, command, state, command.registry_revision, |entry, state| {
+        let outcome = batch(entry, writes, state)?;
+        Ok((applied::Outcome::Database(outcome), command.registry_revision))
+    })
 }
 
 /// Steps: 1. the form of all writes, 2. all preconditions, 3. all writes.

@@ -71,8 +71,7 @@ impl Binding {
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Refused::Malformed)?;
         let (&version, rest) = bytes.split_first().ok_or(Refused::Malformed)?;
-        let (binding, position) =
-            rest.split_at_checked(BINDING_BYTES).ok_or(Refused::Malformed)?;
+        let (binding, position) = rest.split_at_checked(BINDING_BYTES).ok_or(Refused::Malformed)?;
         if version != VERSION {
             return Err(Refused::Malformed);
         }

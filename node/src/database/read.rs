@@ -67,7 +67,7 @@ pub struct Page {
 /// A page of documents. `read` should be a consistent view; what is deleted between two reads of another is left out.
 ///
 /// A page ends at its size, or before the document that would take it over `limits::PAGE_BYTES_MAX` bytes of ids and
-/// JSON; it always makes progress.
+/// JSON, whether the JSON is left out or not; it always makes progress.
 ///
 /// # Errors
 /// As [`get`].
@@ -88,13 +88,13 @@ fn list_all(
 ) -> Result<(), Error> {
     let mut failed = None;
     let range = Range::new(&[records::DOCUMENT], query);
-    read.scan(space, &range.from, range.to(), &mut |key, value| {
-        match add_document(key, &value, space, page) {
-            Ok(flow) => flow,
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
+    read.scan(space, &range.from, range.to(), &mut |key, value| match add_document(
+        key, &value, space, page,
+    ) {
+        Ok(flow) => flow,
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
         }
     })?;
     failed.map_or(Ok(()), Err)
@@ -159,10 +159,10 @@ struct Filling<'q> {
 impl Filling<'_> {
     /// Takes one more document, or ends the page before it.
     fn add(&mut self, mut document: Document) -> ControlFlow<()> {
-        if self.query.ids_only {
-            document.json = Vec::new();
-        }
         let bytes = document.id.len() + document.collection.len() + document.json.len();
+        if self.query.ids_only {
+            document.json = Vec::new(); // It counts all the same: it had to be read.
+        }
         let full = self.page.documents.len() == self.query.page_size()
             || self.bytes + bytes > limits::PAGE_BYTES_MAX;
         if let Some(last) = self.page.documents.last().filter(|_| full) {

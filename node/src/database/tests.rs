@@ -167,11 +167,7 @@ fn malformed_commands_are_refused_with_the_path_of_the_field() {
         (vec![ok(), ok()], "INVALID_ARGUMENT", "writes[1].id"),
         (vec![ok(), delete_write("ok")], "INVALID_ARGUMENT", "writes[1].id"),
         (
-            vec![
-                put_write("a", "", &large),
-                put_write("b", "", &large),
-                put_write("c", "", "{}"),
-            ],
+            vec![put_write("a", "", &large), put_write("b", "", &large), put_write("c", "", "{}")],
             "LIMIT_EXCEEDED",
             "writes",
         ),
@@ -243,14 +239,19 @@ fn a_repeated_request_id_is_answered_and_not_applied_again() {
     let later = database.apply(&command(1, 1_001 + DAY_MS, vec![absent()]));
     assert_eq!(refused(&later), None);
     assert_ne!(later.index, first.index);
+    // The new result has its own 24 hours; pruning at the end of the old ones leaves it alone.
+    while !database.index.is_multiple_of(limits::RESULTS_PRUNED_EVERY) {
+        let filler = 10_000 + database.index;
+        database.apply(&command(filler, 1_002 + DAY_MS, vec![delete_write("y")]));
+    }
+    assert_eq!(database.apply(&command(1, 1_003 + DAY_MS, vec![absent()])), later);
 }
 
 #[test]
 fn old_results_are_pruned_in_bounded_steps() {
     let mut database = Database::default();
-    let kept = |database: &Database| {
-        database.memory.records.keys().filter(|key| key[0] == 0x70).count()
-    };
+    let kept =
+        |database: &Database| database.memory.records.keys().filter(|key| key[0] == 0x70).count();
     for n in 0..600 {
         database.apply(&command(n, -5, vec![delete_write("x")]));
     }
@@ -320,8 +321,9 @@ fn a_page_is_bounded_in_bytes_and_always_makes_progress() {
     for id in ["a", "b", "c", "d", "e"] {
         database.write(vec![put_write(id, "c", &large)]);
     }
-    for collection in [None, Some(CollectionName::parse("c").unwrap())] {
-        let query = ListQuery { collection, ..ListQuery::default() };
+    let collection = CollectionName::parse("c").unwrap();
+    for (collection, ids_only) in [(None, false), (Some(collection), false), (None, true)] {
+        let query = ListQuery { collection, ids_only, ..ListQuery::default() };
         let page = list(&database.memory, space(GROUP), &query).unwrap();
         let bytes: usize = page.documents.iter().map(|d| d.json.len() + d.id.len()).sum();
         assert!(bytes <= limits::PAGE_BYTES_MAX);
@@ -393,9 +395,20 @@ fn the_bytes_of_commands_and_records_are_as_they_were() {
         .memory
         .records
         .iter()
-        .map(|(key, value)| (hex::encode(key), hex::encode(value)))
+        .map(|(key, value)| format!("{} = {}", hex::encode(key), hex::encode(value)))
         .collect();
-    insta::assert_debug_snapshot!(records);
+    assert_eq!(
+        records,
+        [
+            "1061 = 0a016312027b7d18012802",
+            "11016361 = ",
+            "12 = 0000000000000001",
+            "7000000000000000000000000000000001 = \
+             08021212080110052a0c0a0a0a01611205372d312d30\
+             1a20d26511461e6b8c7e185c18e75069f9c10ee713f90b53aac00b726809c3e914ec",
+            "71800000000000000200000000000000000000000000000001 = ",
+        ]
+    );
 }
 
 /// One write of a random history: ids collide, etags are often right.
@@ -456,5 +469,8 @@ proptest! {
             expected.retain(|document| document.collection == collection);
             prop_assert_eq!(listed, expected);
         }
+        let listed = one.0.records.keys().filter(|key| key[0] == records::BY_COLLECTION).count();
+        let collected = all.iter().filter(|document| !document.collection.is_empty()).count();
+        prop_assert_eq!(listed, collected, "the index holds what no document says");
     }
 }

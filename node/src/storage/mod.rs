@@ -160,6 +160,15 @@ pub trait Store: Read + 'static {
     /// A consistent view of this moment that later writes do not change.
     fn view(&self) -> Arc<dyn Read>;
 
+    /// Whether a group has a data key.
+    fn has_key(&self, group: GroupId) -> bool;
+
+    /// Removes the records of a group from every table, in all generations.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    fn clear_group(&self, group: GroupId) -> Result<()>;
+
     /// Makes a data key for a group that has none.
     ///
     /// # Errors

@@ -139,6 +139,24 @@ impl Rocks {
         Ok(())
     }
 
+    /// The generations of a group that hold a record, ascending.
+    fn generations(&self, table: Table, group: GroupId) -> Result<Vec<u32>> {
+        let handle = column_family(&self.inner.database, table.name())?;
+        let mut found = Vec::new();
+        let mut iterator = self.inner.database.raw_iterator_cf_opt(&handle, total_order());
+        iterator.seek(prefix(Space { table, group, generation: 0 }));
+        while let Some(key) = iterator.key() {
+            let Some(generation) = generation_of(key, group) else { break };
+            found.push(generation);
+            let Some(next) = after_prefix(&prefix(Space { table, group, generation })) else {
+                break;
+            };
+            iterator.seek(next);
+        }
+        iterator.status().map_err(|error| self.inner.fail(&error))?;
+        Ok(found)
+    }
+
     /// Bytes of all tables on disk, for metrics.
     #[must_use]
     pub fn table_bytes(&self) -> u64 {
@@ -307,6 +325,20 @@ fn prefix(space: Space) -> [u8; PREFIX_BYTES] {
     prefix[..8].copy_from_slice(&space.group.0.to_be_bytes());
     prefix[8..].copy_from_slice(&space.generation.to_be_bytes());
     prefix
+}
+
+/// The generation in the prefix of a key, if the key belongs to `group`.
+fn generation_of(key: &[u8], group: GroupId) -> Option<u32> {
+    let (of, rest) = key.split_first_chunk::<8>()?;
+    let (generation, _) = rest.split_first_chunk::<4>()?;
+    (u64::from_be_bytes(*of) == group.0).then(|| u32::from_be_bytes(*generation))
+}
+
+/// Reads that cross prefixes.
+fn total_order() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_total_order_seek(true);
+    options
 }
 
 fn full_key(space: Space, key: &[u8]) -> Vec<u8> {
@@ -574,6 +606,20 @@ impl Store for Rocks {
     fn view(&self) -> Arc<dyn Read> {
         let inner = Arc::clone(&self.inner);
         Arc::new(View { snapshot: OwnedSnapshot::new(Arc::clone(&inner.database)), inner })
+    }
+
+    fn has_key(&self, group: GroupId) -> bool {
+        self.inner.keyring.keys().has(group)
+    }
+
+    fn clear_group(&self, group: GroupId) -> Result<()> {
+        let mut batch = Batch::default();
+        for table in [Table::Raft, Table::State] {
+            for generation in self.generations(table, group)? {
+                batch.delete_range(Space { table, group, generation }, Vec::new(), None);
+            }
+        }
+        self.write(batch, Durability::Synced)
     }
 
     fn create_key(&self, group: GroupId) -> Result<()> {
