@@ -174,9 +174,10 @@ pub fn internal(what: &str, cause: impl Display) -> Status {
 
 /// A node that belongs to no cluster, or not any more.
 #[must_use]
-pub fn not_serving(state: consensus::State) -> Status {
+pub fn not_serving(state: &consensus::State) -> Status {
     match state {
-        consensus::State::Passive | consensus::State::Joining => Answer::new(
+        // Why it is passive is for its owner, on the admin socket.
+        consensus::State::Passive(_) | consensus::State::Joining => Answer::new(
             Code::FailedPrecondition,
             "NOT_FORMED",
             "This node does not belong to a cluster yet, so it knows nobody. Whoever owns its files bootstraps it or \
@@ -224,7 +225,7 @@ pub fn status(error: consensus::Error) -> Status {
         Answer::new(Code::Unavailable, reason, message).retry().status()
     };
     match error {
-        consensus::Error::Refused(why) => refusal(why),
+        consensus::Error::Refused(why) => refusal(*why),
         consensus::Error::Denied(why) => denied(&why),
         consensus::Error::NoLeader => unavailable(
             "NO_LEADER",
@@ -240,9 +241,9 @@ pub fn status(error: consensus::Error) -> Status {
         ),
         consensus::Error::Timeout => deadline_exceeded(),
         consensus::Error::Stale => stale(),
-        consensus::Error::NotFormed => not_serving(consensus::State::Passive),
-        consensus::Error::Stopped(cause) => {
-            tracing::error!(%cause, "a call found its group stopped");
+        consensus::Error::NotMember(_) => not_serving(&consensus::State::Joining),
+        consensus::Error::Stopped(_) | consensus::Error::Storage(_) => {
+            tracing::error!(cause = %error, "a call found its group stopped");
             Answer::new(
                 Code::Unavailable,
                 "NODE_STOPPED",

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use rookery_proto::{
-    cluster::v1::NodeStatus,
+    cluster::v1::{Node, NodeStatus},
     document::v1::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
     },
-    log::v1::{Applied, ClusterCommand, DatabaseCommand, JoinNode, JoinTokenRecord, NodeRecord},
+    log::v1::{Applied, ClusterCommand, DatabaseCommand, JoinTokenRecord},
 };
 use tokio::time::Instant;
 
@@ -84,24 +84,6 @@ pub trait Engine: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<Vec<JoinTokenRecord>, Error>;
 
-    /// Registers a node that showed a join token and makes it a member.
-    async fn add_member(
-        &self,
-        permit: Permit,
-        request_id: RequestId,
-        node: JoinNode,
-        deadline: Instant,
-    ) -> Result<NodeRecord, Error>;
-
-    /// Takes a node out of every group and revokes its certificate.
-    async fn remove_member(
-        &self,
-        permit: Permit,
-        request_id: RequestId,
-        node: NodeId,
-        deadline: Instant,
-    ) -> Result<(), Error>;
-
     /// Makes a learner of the cluster group a voter.
     async fn promote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error>;
 
@@ -124,6 +106,9 @@ pub trait Engine: Send + Sync + 'static {
         group: GroupId,
         deadline: Instant,
     ) -> Result<u64, Error>;
+
+    /// A member, with its role in the cluster group.
+    fn member(&self, id: NodeId) -> Option<Node>;
 
     /// This node and its groups.
     async fn status_local(&self) -> NodeStatus;

@@ -40,6 +40,7 @@ pub mod metrics;
 pub mod ops;
 mod package;
 pub mod peer_identity;
+pub mod raft_engine;
 mod reflection;
 pub mod rpcs;
 mod services;

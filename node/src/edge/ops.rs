@@ -49,7 +49,7 @@ async fn ready(State(ops): State<Ops>) -> Response {
 fn state_name(engine: &dyn Engine) -> &'static str {
     use crate::consensus::State;
     match engine.state() {
-        State::Passive => "passive",
+        State::Passive(_) => "passive",
         State::Joining => "joining",
         State::Member => "no fresh registry",
         State::Removed => "removed",

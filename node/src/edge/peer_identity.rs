@@ -149,7 +149,7 @@ impl Edge {
         let (connection, deadline) = arrived(request.extensions())?;
         match self.engine.state() {
             State::Member => self.fresh(connection, deadline).await,
-            State::Passive | State::Joining | State::Removed => Ok(CallContext {
+            State::Passive(_) | State::Joining | State::Removed => Ok(CallContext {
                 deadline,
                 at: self.clock.wall(),
                 registry: Arc::new(Registry::default()),
@@ -162,8 +162,8 @@ impl Edge {
         let (connection, deadline) = arrived(extensions)?;
         match self.engine.state() {
             State::Member => self.fresh(connection, deadline).await,
-            state @ (State::Passive | State::Joining | State::Removed) => {
-                Err(convert::not_serving(state))
+            state @ (State::Passive(_) | State::Joining | State::Removed) => {
+                Err(convert::not_serving(&state))
             }
         }
     }

@@ -28,13 +28,13 @@ impl AdminService for Admin {
         let status = engine.status_local().await;
         let state = engine.state();
         Ok(Response::new(GetNodeStateResponse {
-            state: state_name(state).to_owned(),
+            state: state_name(&state).to_owned(),
             node_name: self.0.node.name.clone(),
             node_id: status.node.as_ref().map_or(0, |node| node.id),
             cluster_id: engine.registry().cluster_id.clone(),
             thumbprint: self.0.node.identity.load().thumbprint().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            reason: self.reason(state).await,
+            reason: self.reason(&state).await,
             status: Some(status),
         }))
     }
@@ -83,9 +83,9 @@ impl AdminService for Admin {
 
 impl Admin {
     /// Why the node does not serve; empty where it does.
-    async fn reason(&self, state: State) -> String {
+    async fn reason(&self, state: &State) -> String {
         let reason = match state {
-            State::Passive => "it belongs to no cluster: bootstrap it, or let it join with a token",
+            State::Passive(why) => why,
             State::Joining => "it is joining a cluster and waits for the cluster's state",
             State::Removed => "it was removed from its cluster; its folder is of no use any more",
             State::Member if health::serves(self.0.engine.as_ref()).await => "",
@@ -95,9 +95,9 @@ impl Admin {
     }
 }
 
-fn state_name(state: State) -> &'static str {
+fn state_name(state: &State) -> &'static str {
     match state {
-        State::Passive => "passive",
+        State::Passive(_) => "passive",
         State::Joining => "joining",
         State::Member => "member",
         State::Removed => "removed",

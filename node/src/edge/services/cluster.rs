@@ -7,23 +7,24 @@ use rookery_proto::{
         CreateJoinTokenRequest, CreateJoinTokenResponse, DemoteNodeRequest, DemoteNodeResponse,
         GetStatusRequest, GetStatusResponse, GetTopologyRequest, GetTopologyResponse, JoinRequest,
         JoinResponse, JoinToken as JoinTokenMessage, ListJoinTokensRequest, ListJoinTokensResponse,
-        Node, NodeStatus, PromoteNodeRequest, PromoteNodeResponse, RemoveNodeRequest,
+        Node, PromoteNodeRequest, PromoteNodeResponse, RemoveNodeRequest,
         RemoveNodeResponse, RevokeJoinTokenRequest, RevokeJoinTokenResponse, TransferLeaderRequest,
         TransferLeaderResponse, TriggerSnapshotRequest, TriggerSnapshotResponse,
         cluster_service_server::ClusterService,
     },
     log::v1::{self as log, cluster_command::Command},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::{
     authz::ServerOperation,
     cluster::Registry,
+    consensus,
     edge::{
         Edge, convert,
         join_token::{JoinToken, SECRET_BYTES, secret_digest},
         peer_identity::CallContext,
-        services::{propose, request_id},
+        services::{propose, request_id, unexpected_outcome},
     },
     limits,
     names::{DatabaseName, GroupId, NodeId},
@@ -44,10 +45,13 @@ impl ClusterService for Cluster {
         let operation = ServerOperation::ViewTopology;
         let (_, context) = self.0.authorize_server(&request, operation).await?;
         let status = self.0.engine.status_local().await;
+        let nodes = self.members(&context.registry).into_iter();
+        // The incarnation is for nodes that join.
+        let nodes = nodes.map(|node| Node { incarnation: Vec::new(), ..node }).collect();
         Ok(Response::new(GetTopologyResponse {
             cluster_id: context.registry.cluster_id.clone(),
             answering_node_id: status.node.as_ref().map_or(0, |node| node.id),
-            nodes: members(&context.registry, &status),
+            nodes,
         }))
     }
 
@@ -129,16 +133,15 @@ impl ClusterService for Cluster {
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
         let node = joining(asked, &context)?;
-        let command = log::ClusterCommand { command: Some(Command::JoinNode(node.clone())) };
-        crate::cluster::check(&command).map_err(convert::refusal)?;
-        let joined = self.0.engine.add_member(permit, id, node, context.deadline).await;
-        let joined = joined.map_err(convert::status)?;
+        let outcome = propose(&self.0, permit, &context, id, Command::JoinNode(node)).await?;
+        let log::cluster_outcome::Outcome::Node(joined) = outcome else {
+            return Err(unexpected_outcome());
+        };
         let registry = self.0.engine.registry();
-        let status = self.0.engine.status_local().await;
         Ok(Response::new(JoinResponse {
             cluster_id: registry.cluster_id.clone(),
             node_id: joined.id,
-            members: members(&registry, &status),
+            members: self.members(&registry),
         }))
     }
 
@@ -151,8 +154,8 @@ impl ClusterService for Cluster {
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
         let node = member(asked.node_id, &context)?;
-        let removed = self.0.engine.remove_member(permit, id, node, context.deadline).await;
-        removed.map_err(convert::status)?;
+        let remove = log::RemoveNode { node_id: node.0 };
+        propose(&self.0, permit, &context, id, Command::RemoveNode(remove)).await?;
         Ok(Response::new(RemoveNodeResponse {}))
     }
 
@@ -166,7 +169,7 @@ impl ClusterService for Cluster {
         request_id(&asked.request_id)?; // Asking twice is asking once: the membership is a set.
         let node = member(asked.node_id, &context)?;
         let promoted = self.0.engine.promote(permit, node, context.deadline).await;
-        promoted.map_err(convert::status)?;
+        self.told(promoted, GroupId::CLUSTER).await?;
         Ok(Response::new(PromoteNodeResponse {}))
     }
 
@@ -180,7 +183,7 @@ impl ClusterService for Cluster {
         request_id(&asked.request_id)?; // As above.
         let node = member(asked.node_id, &context)?;
         let demoted = self.0.engine.demote(permit, node, context.deadline).await;
-        demoted.map_err(convert::status)?;
+        self.told(demoted, GroupId::CLUSTER).await?;
         Ok(Response::new(DemoteNodeResponse {}))
     }
 
@@ -194,7 +197,7 @@ impl ClusterService for Cluster {
         let group = group(&asked.group, &context)?;
         let to = member(asked.node_id, &context)?;
         let moved = self.0.engine.transfer_leader(permit, group, to, context.deadline).await;
-        moved.map_err(convert::status)?;
+        self.told(moved, group).await?;
         Ok(Response::new(TransferLeaderResponse {}))
     }
 
@@ -211,25 +214,50 @@ impl ClusterService for Cluster {
     }
 }
 
-/// The members with their roles in the cluster group, as this node sees them.
-fn members(registry: &Registry, status: &NodeStatus) -> Vec<Node> {
-    let voters = status
-        .groups
-        .iter()
-        .find(|group| group.group_id == GroupId::CLUSTER.0)
-        .map_or(&[][..], |group| group.voters.as_slice());
-    let role = |id| if voters.contains(&id) { "voter" } else { "learner" };
-    registry
-        .nodes()
-        .map(|node| Node {
-            id: node.id,
-            name: node.name.clone(),
-            client_address: node.client_address.clone(),
-            peer_address: node.peer_address.clone(),
-            thumbprint: hex::encode(&node.thumbprint),
-            role: role(node.id).to_owned(),
-        })
-        .collect()
+impl Cluster {
+    /// The members with their roles in the cluster group, as this node sees them.
+    fn members(&self, registry: &Registry) -> Vec<Node> {
+        registry.nodes().filter_map(|node| self.0.engine.member(NodeId(node.id))).collect()
+    }
+
+    /// An error of what only the leader of a group can do; where another node leads, it says which.
+    fn led_elsewhere(&self, error: consensus::Error, group: GroupId, leader: u64) -> Status {
+        let consensus::Error::NotLeader = error else { return convert::status(error) };
+        let Some(node) = self.0.engine.member(NodeId(leader)) else {
+            return convert::status(consensus::Error::NoLeader);
+        };
+        convert::Answer::new(
+            Code::Unavailable,
+            "NOT_LEADER",
+            format!(
+                "Only the leader of the group can do this, and that is node {} at {}. Call it there.",
+                node.name, node.client_address
+            ),
+        )
+        .with("group_id", group)
+        .with("leader_id", node.id)
+        .with("leader_address", node.client_address)
+        .retry()
+        .status()
+    }
+
+    /// The leader of a group as this node knows it; 0: none.
+    async fn leader(&self, group: GroupId) -> u64 {
+        let status = self.0.engine.status_local().await;
+        let groups = status.groups.iter();
+        groups.filter(|status| status.group_id == group.0).map(|status| status.leader_id).sum()
+    }
+
+    async fn told<T>(
+        &self,
+        result: Result<T, consensus::Error>,
+        group: GroupId,
+    ) -> Result<T, Status> {
+        match result {
+            Ok(done) => Ok(done),
+            Err(error) => Err(self.led_elsewhere(error, group, self.leader(group).await)),
+        }
+    }
 }
 
 /// What the log needs of a node that wants to join: its own certificate is that of the connection, and of the secret the

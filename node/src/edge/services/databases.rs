@@ -18,8 +18,9 @@ use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    authz::{Access, DatabaseOperation, DatabasePermit, Permit, ServerOperation},
+    authz::{self, Access, DatabaseOperation, Permit, ServerOperation},
     cluster::Registry,
+    consensus,
     database::page_token::Binding,
     edge::{
         Edge, convert,
@@ -173,21 +174,25 @@ impl Databases {
     async fn await_leader(&self, record: &log::DatabaseRecord, context: &CallContext) {
         let until = context.deadline.min(Instant::now() + LEADER_WITHIN);
         while Instant::now() < until {
-            let permit = DatabasePermit::internal(
+            // Whoever may create a database may read it; a node that holds it decides that again.
+            let decided = authz::decide_database(
+                context.caller(),
                 DatabaseOperation::ReadDocument,
                 DatabaseId(record.id),
-                "wait for the leader of a new database",
+                context.at,
+                context.registry.revision,
             );
+            let Ok(permit) = decided else { return };
             let request = GetDocumentRequest {
                 database: record.name.clone(),
                 id: "none".to_owned(),
                 stale_ok: false,
             };
             let look = until.min(Instant::now() + Duration::from_secs(1));
-            if self.0.engine.document(permit, request, look).await.is_ok() {
-                return;
+            match self.0.engine.document(permit, request, look).await {
+                Ok(_) | Err(consensus::Error::Refused(_)) => return, // There is no such document.
+                Err(_) => sleep(LEADER_INTERVAL).await,
             }
-            sleep(LEADER_INTERVAL).await;
         }
     }
 

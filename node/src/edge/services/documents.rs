@@ -62,13 +62,8 @@ impl DocumentService for Documents {
         let (permit, _, context) = self.0.authorize_database(&request, database, operation).await?;
         let asked = request.into_inner();
         DocumentId::parse(&asked.id).map_err(|why| convert::invalid("id", why))?;
-        let id = asked.id.clone();
         let response = self.0.engine.document(permit, asked, context.deadline).await;
-        let response = response.map_err(convert::status)?;
-        if response.document.is_none() {
-            return Err(convert::not_found("document", format_args!("{id:?} in this database")));
-        }
-        Ok(Response::new(response))
+        Ok(Response::new(response.map_err(convert::status)?))
     }
 
     async fn delete_document(
@@ -108,7 +103,7 @@ impl DocumentService for Documents {
         request: Request<BatchWriteRequest>,
     ) -> Result<Response<BatchWriteResponse>, Status> {
         let database = &request.get_ref().database;
-        let operation = DatabaseOperation::BatchWrite;
+        let operation = batch_operation(&request.get_ref().writes);
         let (permit, _, context) = self.0.authorize_database(&request, database, operation).await?;
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
@@ -154,7 +149,7 @@ impl Documents {
         database::check(&command).map_err(told)?;
         let applied = match self.propose(permit, context, id, command).await {
             Ok(applied) => applied,
-            Err(consensus::Error::Refused(refusal)) => return Err(told(refusal)),
+            Err(consensus::Error::Refused(refusal)) => return Err(told(*refusal)),
             Err(error) => return Err(convert::status(error)),
         };
         let (results, position) = results(applied).map_err(told)?.ok_or_else(unexpected_outcome)?;
@@ -176,6 +171,17 @@ fn results(applied: Applied) -> Result<Option<(Vec<DocumentResult>, Position)>, 
         Some(applied::Outcome::Database(outcome)) => Ok(Some((outcome.results, position))),
         Some(applied::Outcome::Refusal(refusal)) => Err(refusal),
         Some(applied::Outcome::Cluster(_)) | None => Ok(None),
+    }
+}
+
+/// A batch of one is in the log what a single write is, and the permit says so too. All require the same access.
+fn batch_operation(writes: &[Write]) -> DatabaseOperation {
+    match writes {
+        [Write { operation: Some(write::Operation::Put(_)), .. }] => DatabaseOperation::PutDocument,
+        [Write { operation: Some(write::Operation::Delete(_)), .. }] => {
+            DatabaseOperation::DeleteDocument
+        }
+        _ => DatabaseOperation::BatchWrite,
     }
 }
 
