@@ -9,6 +9,7 @@ pub mod config;
 pub mod consensus;
 pub mod crypto;
 pub mod database;
+pub mod edge;
 pub mod limits;
 pub mod names;
 pub mod results;
