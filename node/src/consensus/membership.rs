@@ -79,6 +79,7 @@ impl Consensus {
             expected: parts.expected,
             on_fatal: parts.on_fatal,
             registry_changes: tokio::sync::watch::Sender::new(0),
+            last_stamp: std::sync::atomic::AtomicI64::new(0),
             tasks: tokio_util::task::TaskTracker::new(),
             stop: tokio_util::sync::CancellationToken::new(),
             this: this.clone(),

@@ -43,7 +43,7 @@ mod status;
 pub mod types;
 
 use std::{
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicI64},
     time::{Duration, Instant},
 };
 
@@ -123,6 +123,7 @@ pub struct Consensus {
     expected: Option<rookery_proto::log::v1::Sentinel>,
     on_fatal: Arc<dyn Fn(String) + Send + Sync>,
     registry_changes: watch::Sender<u64>,
+    last_stamp: AtomicI64,
     tasks: TaskTracker,
     stop: CancellationToken,
     this: Weak<Self>,

@@ -33,7 +33,11 @@ use crate::{
 pub struct Deadline(pub Instant);
 
 /// The layer around the router of the client listener.
-pub async fn call(State(metrics): State<Arc<Metrics>>, mut request: Request, next: Next) -> Response {
+pub async fn call(
+    State(metrics): State<Arc<Metrics>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let deadline = began + time_allowed(request.headers());
     let rpc = rpcs::label(request.uri().path());
@@ -130,7 +134,8 @@ fn own_status(response: Response) -> Response {
 /// The gRPC code of an answer; of pages: OK, or what comes nearest.
 fn code(response: &Response, is_grpc: bool) -> Code {
     if is_grpc {
-        return Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+        return Status::from_header_map(response.headers())
+            .map_or(Code::Ok, |status| status.code());
     }
     match response.status().as_u16() {
         200..400 => Code::Ok,

@@ -157,7 +157,8 @@ impl Connections {
     /// Ends the streams of these certificates now, and their connections a moment later.
     pub fn revoke(&self, thumbprints: &[Thumbprint]) {
         let table = self.table.lock();
-        let connections = thumbprints.iter().filter_map(|thumbprint| table.by_thumbprint.get(thumbprint));
+        let connections =
+            thumbprints.iter().filter_map(|thumbprint| table.by_thumbprint.get(thumbprint));
         for revoked in connections.flat_map(BTreeMap::values) {
             revoked.cancel();
         }

@@ -128,10 +128,14 @@ fn code_of(reason: &str) -> Code {
         "NOT_FOUND" => Code::NotFound,
         "CONCURRENCY" => Code::Aborted,
         "LIMIT_EXCEEDED" | "MESSAGE_TOO_LARGE" => Code::ResourceExhausted,
-        "CLEARANCE_TOO_LOW" | "DATABASE_ACCESS_DENIED" | "MANAGE_FORBIDDEN" | "NOT_A_MEMBER"
-        | "LAST_CLUSTER_ADMIN" | "OWN_CERTIFICATE" | "JOIN_TOKEN_REFUSED" | "SETUP_OVER" => {
-            Code::PermissionDenied
-        }
+        "CLEARANCE_TOO_LOW"
+        | "DATABASE_ACCESS_DENIED"
+        | "MANAGE_FORBIDDEN"
+        | "NOT_A_MEMBER"
+        | "LAST_CLUSTER_ADMIN"
+        | "OWN_CERTIFICATE"
+        | "JOIN_TOKEN_REFUSED"
+        | "SETUP_OVER" => Code::PermissionDenied,
         other if other.starts_with("CERTIFICATE_") => Code::Unauthenticated,
         // DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, and reasons of newer nodes: the cluster is
         // not in the state that the call needs.

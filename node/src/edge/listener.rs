@@ -254,7 +254,8 @@ async fn http_connection(
 ) {
     let asked = Arc::new(Notify::new());
     let service = {
-        let (router, connection, asked) = (shared.router.clone(), connection.clone(), asked.clone());
+        let (router, connection, asked) =
+            (shared.router.clone(), connection.clone(), asked.clone());
         hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
             asked.notify_one();
             request.extensions_mut().insert(connection.clone());

@@ -81,10 +81,8 @@ pub fn chosen_password(text: String) -> Result<Option<Secret>, Status> {
 pub async fn make(edge: &Edge, context: &CallContext, wish: Wish) -> Result<Made, Status> {
     let registry = context.registry.clone();
     let addresses = registry.nodes().map(|node| node.client_address.clone()).collect();
-    let node_thumbprints = registry
-        .nodes()
-        .filter_map(|node| Thumbprint::from_bytes(&node.thumbprint).ok())
-        .collect();
+    let node_thumbprints =
+        registry.nodes().filter_map(|node| Thumbprint::from_bytes(&node.thumbprint).ok()).collect();
     let (node, cluster_id, now) = (edge.node.clone(), registry.cluster_id.clone(), context.at);
     let making = move || made(&node, wish, addresses, node_thumbprints, cluster_id, now);
     // The PFX derives keys from the password: tens of milliseconds of CPU.

@@ -14,6 +14,7 @@ mod security;
 
 use std::{convert::Infallible, sync::Arc};
 
+use axum::{Router, response::IntoResponse};
 use rookery_proto::{
     admin::v1::admin_service_server::AdminServiceServer,
     cluster::v1::cluster_service_server::ClusterServiceServer,
@@ -22,7 +23,6 @@ use rookery_proto::{
     log::v1::{Applied, ClusterCommand, ClusterOutcome, applied, cluster_command, cluster_outcome},
     security::v1::security_service_server::SecurityServiceServer,
 };
-use axum::{Router, response::IntoResponse};
 use tonic::{Status, codec::CompressionEncoding, server::NamedService};
 use tower::Service;
 
@@ -94,7 +94,11 @@ fn page_size(asked: u32) -> Result<usize, Status> {
         size if size <= limits::PAGE_SIZE_MAX => Ok(size),
         _ => Err(convert::invalid(
             "page_size",
-            format!("must be 1 to {}, or 0 for {}", limits::PAGE_SIZE_MAX, limits::PAGE_SIZE_DEFAULT),
+            format!(
+                "must be 1 to {}, or 0 for {}",
+                limits::PAGE_SIZE_MAX,
+                limits::PAGE_SIZE_DEFAULT
+            ),
         )),
     }
 }
