@@ -3,7 +3,7 @@
 //! ```text
 //! out/ca/         ca.crt ca.key                    keep ca.key away from the nodes
 //! out/<node>/     rookery.toml node.crt node.key ca.crt master.key cluster.toml      one folder a node
-//! out/admin/      context.toml admin.crt admin.key ca.crt admin.zip                  the first Cluster Admin
+//! out/admin/      context.toml admin.crt admin.key admin.pfx ca.crt admin.zip        the first Cluster Admin
 //! ```
 //!
 //! `admin.zip` is written last: where it exists everything else does, and `--if-missing` does nothing.
@@ -196,7 +196,7 @@ impl Plan<'_> {
             let folder = self.write_node(node, made, &ca, true)?;
             write_private(&folder.join("cluster.toml"), text.as_bytes())?;
         }
-        self.write_administrator(&admin, &ca, &formation.cluster_id)?;
+        self.write_administrator(&admin, &ca, &formation)?;
         self.nodes.iter().map(|node| self.written(node)).collect()
     }
 
@@ -225,8 +225,8 @@ impl Plan<'_> {
         }
         let ca = pki::authority()?;
         private_folder(&folder)?;
-        write_private(&key, ca.key_pem.as_bytes())?;
-        write_private(&certificate, ca.certificate_pem.as_bytes())?;
+        write_private(&key, ca.key_pem.expose().as_bytes())?;
+        write_private(&certificate, ca.certificate_pem().as_bytes())?;
         Ok(ca)
     }
 
@@ -266,9 +266,9 @@ impl Plan<'_> {
     fn write_node(&self, node: &NewNode, made: &Made, ca: &Made, forms: bool) -> Result<PathBuf> {
         let folder = self.out.join(&node.name);
         private_folder(&folder)?;
-        write_private(&folder.join("ca.crt"), ca.certificate_pem.as_bytes())?;
-        write_private(&folder.join("node.crt"), made.certificate_pem.as_bytes())?;
-        write_private(&folder.join("node.key"), made.key_pem.as_bytes())?;
+        write_private(&folder.join("ca.crt"), ca.certificate_pem().as_bytes())?;
+        write_private(&folder.join("node.crt"), made.certificate_pem().as_bytes())?;
+        write_private(&folder.join("node.key"), made.key_pem.expose().as_bytes())?;
         let master_key = folder.join("master.key");
         // A master key that stands already may have sealed data.
         if !master_key.exists() {
@@ -304,23 +304,31 @@ impl Plan<'_> {
         Ok(text)
     }
 
-    fn write_administrator(&self, admin: &Made, ca: &Made, cluster_id: &str) -> Result<()> {
-        let addresses = self.nodes.iter().map(|node| node.client.clone()).collect();
-        let ca_pem = ca.certificate_pem.as_bytes();
-        let package = pki::package(self.admin, admin, ca_pem, addresses, cluster_id)?;
+    fn write_administrator(&self, admin: &Made, ca: &Made, formation: &Formation) -> Result<()> {
+        let nodes = &formation.nodes;
+        let addresses: Vec<String> = nodes.iter().map(|n| n.client_address.clone()).collect();
+        let thumbprints: Vec<Thumbprint> = nodes.iter().map(|n| n.thumbprint).collect();
+        let about = pki::About {
+            ca_pem: &ca.certificate_pem(),
+            addresses: &addresses,
+            nodes: &thumbprints,
+            cluster_id: &formation.cluster_id,
+        };
+        let package = pki::package(self.admin, admin, &about)?;
         let folder = self.out.join("admin");
         private_folder(&folder)?;
         for (name, content) in rookery_client::context::package_files(&package.zip)? {
             write_private(&folder.join(name), &content)?;
         }
+        // A file and not a line of output: this may run where output is kept (containers, CI).
+        let password = folder.join("password.txt");
+        write_private(&password, format!("{}\n", package.password.expose()).as_bytes())?;
         write_private(&self.package(), &package.zip)?;
-        if !package.password.is_empty() {
-            let text = format!(
-                "The password of the PFX of {}, shown once: {}",
-                self.admin, package.password
-            );
-            super::message(&text);
-        }
+        super::message(&format!(
+            "The package of the first Cluster Admin is {}; the password of its PFX is in {}.",
+            self.package().display(),
+            password.display()
+        ));
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use tonic_health::pb::{
 use super::{Column, Failed, Out, Result, Row, Session, failed::Exit, init::pki, output::column};
 use crate::{
     config::{self, Config, Loaded, Overrides},
-    names::CertificateName,
+    names::{CertificateName, Thumbprint},
     telemetry,
 };
 
@@ -114,12 +114,18 @@ impl Bootstrap {
         let config = self.socket.file.load()?.config;
         let made = pki::administrator(name)?;
         let formed = admin.bootstrap(made.der.clone(), name).await?;
-        let addresses = vec![config.advertise.client.clone()];
         let ca = read(config.tls.ca.as_ref().unwrap_or(&config.tls.certificate))?;
-        let package = pki::package(name, &made, &ca, addresses, &formed.cluster_id)?;
+        let about = pki::About {
+            ca_pem: &String::from_utf8_lossy(&ca),
+            addresses: std::slice::from_ref(&config.advertise.client),
+            nodes: &[Thumbprint::of(&pki::certificate(&config.tls.certificate)?)],
+            cluster_id: &formed.cluster_id,
+        };
+        let package = pki::package(name, &made, &about)?;
         super::contexts::write_private(out, &package.zip)?;
-        super::message(&format!("The password of the PFX in it, shown once: {}", package.password));
-        let row = formed_row(&formed).with("package", out.display().to_string());
+        super::message("The password of the PFX in the package is shown this once.");
+        let row = formed_row(&formed).with("password", package.password.expose());
+        let row = row.with("package", out.display().to_string());
         session.out.one("cluster_id", &row)
     }
 }
