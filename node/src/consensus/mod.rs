@@ -68,7 +68,7 @@ use crate::{
     config::{Config, Formation},
     limits,
     names::{NodeId, Thumbprint, Timestamp},
-    storage::Store,
+    storage::{Sentinel, Store},
     tls::{CurrentIdentity, TlsIdentity},
 };
 
@@ -84,9 +84,9 @@ pub struct Parts {
     pub tls: Arc<CurrentIdentity>,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Told of every synced batch of log appends and votes.
-    pub sentinel: committer::SyncedHook,
-    /// What was synced when the node last ran; the logs must not be shorter.
+    /// Says how long the logs must be, and is told of every synced batch.
+    pub sentinel: Arc<Sentinel>,
+    /// What the sentinel said when it was opened.
     pub expected: Option<rookery_proto::log::v1::Sentinel>,
     /// Called once with the reason when the node must end: its storage cannot be trusted any more.
     pub on_fatal: Arc<dyn Fn(String) + Send + Sync>,
@@ -116,11 +116,11 @@ pub struct Consensus {
     state: watch::Sender<State>,
     cluster: Arc<Cluster>,
     groups: Groups,
-    committer: Committer,
+    committer: Arc<Committer>,
     channels: OnceLock<Arc<Channels>>,
     freshness: Freshness,
     promises: Promises,
-    expected: Option<rookery_proto::log::v1::Sentinel>,
+    sentinel: Arc<Sentinel>,
     on_fatal: Arc<dyn Fn(String) + Send + Sync>,
     registry_changes: watch::Sender<u64>,
     last_stamp: AtomicI64,
