@@ -4,6 +4,8 @@ pub mod applied;
 pub mod channel;
 pub mod network;
 pub mod peer_service;
+pub mod committer;
+pub mod log_store;
 pub mod snapshot;
 pub mod state_machine;
 pub mod types;
