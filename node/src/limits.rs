@@ -158,6 +158,8 @@ pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shortest and longest pause between attempts to reach a peer.
 pub const PEER_RECONNECT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
+/// Largest message of a probe, which anybody with a certificate may send, in bytes.
+pub const PROBE_BYTES_MAX: usize = 4 * 1024;
 /// Time between HTTP/2 pings on a peer connection, idle or not.
 pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for the answer to such a ping; together with the interval: how long a dead peer goes unnoticed.

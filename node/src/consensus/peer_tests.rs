@@ -87,6 +87,10 @@ impl PeerHandler for Fake {
         None
     }
 
+    fn is_member(&self, thumbprint: &Thumbprint) -> bool {
+        self.members.lock().contains_key(thumbprint)
+    }
+
     fn admit(&self, thumbprint: &Thumbprint, hello: &Hello) -> Result<NodeId, PeerRefused> {
         let members = self.members.lock();
         let node = *members.get(thumbprint).ok_or(PeerRefused::NotAMember)?;
@@ -713,6 +717,11 @@ async fn a_probe_is_answered_by_the_certificate_it_came_with() {
     let connection = channel::connect(&pair.address(), &stranger, expected).await.unwrap();
     let answer = channel::client(connection).probe(peer::ProbeRequest::default()).await.unwrap();
     assert_eq!(answer.into_inner().incarnation, stranger.load().thumbprint().as_bytes());
+
+    let large = peer::ProbeRequest { node_name: "n".repeat(5_000), ..Default::default() };
+    let connection = channel::connect(&pair.address(), &stranger, expected).await.unwrap();
+    let error = channel::client(connection).probe(large).await.unwrap_err();
+    assert_eq!(error.code(), Code::OutOfRange);
 }
 
 async fn until(mut condition: impl FnMut() -> bool) {
