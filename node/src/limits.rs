@@ -134,7 +134,7 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection outlives the rights of its certificate, so that its next call is refused with an explanation.
 pub const REVOKED_CONNECTION_LINGER: Duration = Duration::from_secs(2);
 /// How long open calls may go on when the node shuts down.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 /// What a call may run over its deadline, so that its own answer comes before the cut.
 pub const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 /// Calls under way at once on the ops listener and on the admin socket.

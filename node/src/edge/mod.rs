@@ -43,6 +43,7 @@ pub mod peer_identity;
 pub mod raft_engine;
 mod reflection;
 pub mod rpcs;
+pub mod server;
 mod services;
 
 #[cfg(test)]
@@ -66,8 +67,8 @@ pub struct Node {
     pub name: String,
     /// Its certificate and key.
     pub identity: Arc<CurrentIdentity>,
-    /// What clients verify this cluster's servers with; goes into packages.
-    pub ca_pem: String,
+    /// What clients verify this cluster's servers with; goes into packages. `None`: the certificates of the nodes.
+    pub ca_pem: Option<String>,
 }
 
 /// What all handlers share.

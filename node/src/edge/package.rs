@@ -7,6 +7,7 @@ use tonic::Status;
 
 use crate::{
     certificates::{self, IssueRequest, Issued, PackageContents, Secret},
+    cluster::Registry,
     edge::{Edge, Node, convert, peer_identity::CallContext},
     limits,
     names::{CertificateName, Thumbprint, Timestamp},
@@ -81,10 +82,15 @@ pub fn chosen_password(text: String) -> Result<Option<Secret>, Status> {
 pub async fn make(edge: &Edge, context: &CallContext, wish: Wish) -> Result<Made, Status> {
     let registry = context.registry.clone();
     let addresses = registry.nodes().map(|node| node.client_address.clone()).collect();
-    let node_thumbprints =
-        registry.nodes().filter_map(|node| Thumbprint::from_bytes(&node.thumbprint).ok()).collect();
+    let node_thumbprints = registry
+        .nodes()
+        .filter_map(|node| Thumbprint::from_bytes(&node.thumbprint).ok())
+        .collect();
+    let ca_pem = edge.node.ca_pem.clone().unwrap_or_else(|| node_certificates(&registry));
     let (node, cluster_id, now) = (edge.node.clone(), registry.cluster_id.clone(), context.at);
-    let making = move || made(&node, wish, addresses, node_thumbprints, cluster_id, now);
+    let making = move || {
+        made(&node, wish, Cluster { addresses, node_thumbprints, cluster_id, ca_pem }, now)
+    };
     // The PFX derives keys from the password: tens of milliseconds of CPU.
     tokio::task::spawn_blocking(making)
         .await
@@ -92,12 +98,28 @@ pub async fn make(edge: &Edge, context: &CallContext, wish: Wish) -> Result<Made
         .map_err(|error| convert::internal("The package could not be made", error))
 }
 
-fn made(
-    node: &Node,
-    wish: Wish,
+/// What a package says of the cluster.
+struct Cluster {
     addresses: Vec<String>,
     node_thumbprints: Vec<Thumbprint>,
     cluster_id: String,
+    ca_pem: String,
+}
+
+/// The certificates of the members, one after the other.
+fn node_certificates(registry: &Registry) -> String {
+    let thumbprints =
+        registry.nodes().filter_map(|node| Thumbprint::from_bytes(&node.thumbprint).ok());
+    thumbprints
+        .filter_map(|thumbprint| registry.certificate(&thumbprint))
+        .map(|registration| certificates::certificate_pem(&registration.der))
+        .collect()
+}
+
+fn made(
+    node: &Node,
+    wish: Wish,
+    cluster: Cluster,
     now: Timestamp,
 ) -> Result<Made, certificates::Error> {
     let life = i64::try_from(wish.lifetime.as_millis()).unwrap_or(i64::MAX);
@@ -118,11 +140,11 @@ fn made(
         name: wish.name.as_str(),
         der: &der,
         key_pem: &key_pem,
-        ca_pem: &node.ca_pem,
+        ca_pem: &cluster.ca_pem,
         password: &password,
-        addresses: &addresses,
-        node_thumbprints: &node_thumbprints,
-        cluster_id: &cluster_id,
+        addresses: &cluster.addresses,
+        node_thumbprints: &cluster.node_thumbprints,
+        cluster_id: &cluster.cluster_id,
     })?;
     let file_name = format!("{}.zip", certificates::file_stem(wish.name.as_str()));
     Ok(Made { der, archive, password: made_password, file_name })
