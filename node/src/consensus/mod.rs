@@ -37,8 +37,6 @@ pub mod peer_service;
 mod peers;
 mod propose;
 mod reads;
-pub mod committer;
-pub mod log_store;
 pub mod snapshot;
 pub mod state_machine;
 mod status;
