@@ -6,3 +6,6 @@ pub mod log_store;
 pub mod snapshot;
 pub mod state_machine;
 pub mod types;
+
+#[cfg(test)]
+mod storage_tests;
