@@ -237,3 +237,5 @@ impl Consensus {
 
 #[cfg(test)]
 mod peer_tests;
+#[cfg(test)]
+mod storage_tests;
