@@ -22,8 +22,8 @@ use super::{
     network::GroupNetwork,
     peer_service,
     peer_tests::{Fake, Listener, incarnation, listen, peer_identity, until},
-    state_machine::{COMMAND_VERSION, Machine, MachineError, StateMachine},
     snapshot::SnapshotData,
+    state_machine::{COMMAND_VERSION, Machine, MachineError, StateMachine},
     types::{CommandBytes, Member, Raft, snapshot_meta_to, vote_to},
 };
 use crate::{
@@ -256,7 +256,11 @@ async fn a_snapshot_that_is_not_whole_changes_nothing() {
     let (sender, receiver) = (Node::start(1).await, Node::start(2).await);
     receiver.meet(&sender);
     sender.meet(&receiver);
-    sender.raft.initialize([(1, sender.member.clone())].into_iter().collect::<BTreeMap<_, _>>()).await.unwrap();
+    sender
+        .raft
+        .initialize([(1, sender.member.clone())].into_iter().collect::<BTreeMap<_, _>>())
+        .await
+        .unwrap();
     write(&[&sender], 0..50).await;
 
     let whole = || async {
