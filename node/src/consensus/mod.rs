@@ -37,6 +37,9 @@ pub mod peer_service;
 mod peers;
 mod propose;
 mod reads;
+pub mod log_store;
+pub mod network;
+pub mod peer_service;
 pub mod snapshot;
 pub mod state_machine;
 mod status;
@@ -239,3 +242,4 @@ impl Consensus {
 mod peer_tests;
 #[cfg(test)]
 mod storage_tests;
+mod tests;
