@@ -5,9 +5,7 @@ use std::fmt;
 use rookery_proto::{
     cluster::v1::cluster_service_client::ClusterServiceClient,
     database::v1::database_service_client::DatabaseServiceClient,
-    document::v1::{
-        self as document, document_service_client::DocumentServiceClient,
-    },
+    document::v1::{self as document, document_service_client::DocumentServiceClient},
     security::v1::{
         Access, Clearance, Grant, UploadCertificateRequest,
         security_service_client::SecurityServiceClient,
@@ -32,8 +30,7 @@ impl Caller {
     /// The document service.
     #[must_use]
     pub fn documents(&self) -> DocumentServiceClient<Channel> {
-        DocumentServiceClient::new(self.channel.clone())
-            .max_decoding_message_size(ANSWER_BYTES_MAX)
+        DocumentServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// The database service.
@@ -158,7 +155,7 @@ pub fn put_request(database: &str, id: &str, json: &str) -> document::PutDocumen
         database: database.to_owned(),
         id: id.to_owned(),
         collection: String::new(),
-        json: json.as_bytes().to_vec().into(),
+        json: json.as_bytes().to_vec(),
         precondition: None,
         request_id: request_id(),
     }

@@ -89,7 +89,7 @@ impl Cluster {
             }
             nodes.push(node);
         }
-        let package = pki.join("admin.zip");
+        let package = pki.join("admin/admin.zip");
         let bytes = fs::read(&package).context("the administrator's package")?;
         Ok(Self {
             nodes,
@@ -229,7 +229,9 @@ impl Cluster {
             }
             let leader = seen.pop_first().context("no node holds it")?;
             anyhow::ensure!(seen.is_empty(), "nodes see {leader} and {seen:?}");
-            ids.get(&leader).copied().with_context(|| format!("the leader is {leader}, which is down"))
+            ids.get(&leader)
+                .copied()
+                .with_context(|| format!("the leader is {leader}, which is down"))
         })
         .await
     }
@@ -254,7 +256,10 @@ impl Cluster {
             for (group, states) in &groups {
                 anyhow::ensure!(states.len() == 1, "{group} has the states {states:?}");
             }
-            Ok(groups.into_iter().filter_map(|(name, mut all)| Some((name, all.pop_first()?))).collect())
+            Ok(groups
+                .into_iter()
+                .filter_map(|(name, mut all)| Some((name, all.pop_first()?)))
+                .collect())
         })
         .await
     }
@@ -302,7 +307,9 @@ impl Cluster {
             if node.running() {
                 match node.stop().await {
                     Ok(0) => {}
-                    Ok(code) => problems.push(format!("{} stopped with exit code {code}", node.name)),
+                    Ok(code) => {
+                        problems.push(format!("{} stopped with exit code {code}", node.name))
+                    }
                     Err(error) => problems.push(error.to_string()),
                 }
             }
@@ -325,7 +332,11 @@ impl Drop for Cluster {
         }
         for node in &self.nodes {
             if node.log().exists() {
-                eprintln!("---- the log of {} ends with\n{}", node.name, logs::tail(&node.log(), 25));
+                eprintln!(
+                    "---- the log of {} ends with\n{}",
+                    node.name,
+                    logs::tail(&node.log(), 25)
+                );
             }
         }
     }
@@ -344,12 +355,11 @@ pub async fn local_status(admin: &Caller) -> Result<NodeStatus> {
 async fn init(folder: &Path, out: &Path, members: &[(String, Addresses)]) -> Result<()> {
     let nodes: Vec<String> = members
         .iter()
-        .map(|(name, addresses)| format!("{name}={},{}", addresses.client, addresses.peer))
+        .map(|(name, Addresses { client, peer, ops })| {
+            format!("{name}={}:{}:{}:{}", client.ip(), client.port(), peer.port(), ops.port())
+        })
         .collect();
-    let out = out.display().to_string();
-    let mut arguments = vec!["init", "--out", &out];
-    for node in &nodes {
-        arguments.extend(["--node", node]);
-    }
+    let (nodes, out) = (nodes.join(","), out.display().to_string());
+    let arguments = ["init", "--nodes", &nodes, "--out", &out, "--listen", "127.0.0.1"];
     binary::succeed(folder, &[], &arguments).await.map(drop)
 }

@@ -79,11 +79,7 @@ impl ServerCertVerifier for Pinned {
 struct Presents(Arc<CertifiedKey>);
 
 impl ResolvesClientCert for Presents {
-    fn resolve(
-        &self,
-        _hints: &[&[u8]],
-        _schemes: &[SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
     }
 

@@ -91,16 +91,8 @@ impl Node {
     }
 
     fn new(name: &str, folder: &Path, addresses: Addresses, identity: Identity) -> Self {
-        let Addresses { client, peer, ops } = addresses;
-        let setting = |key: &str, value: String| (format!("ROOKERY_{key}"), value);
-        let environment = vec![
-            setting("NODE__DATA", folder.join("data").display().to_string()),
-            setting("LISTEN__CLIENT", client.to_string()),
-            setting("LISTEN__PEER", peer.to_string()),
-            setting("LISTEN__OPS", ops.to_string()),
-        ];
         let (name, folder) = (name.to_owned(), folder.to_owned());
-        Self { name, folder, addresses, identity, environment, process: None }
+        Self { name, folder, addresses, identity, environment: Vec::new(), process: None }
     }
 
     /// The configuration file.
@@ -252,8 +244,7 @@ impl Node {
     /// # Errors
     /// The key cannot be loaded.
     pub fn caller(&self, identity: Option<&Identity>) -> Result<Caller> {
-        let channel =
-            connection::channel(self.addresses.client, self.certificate(), identity)?;
+        let channel = connection::channel(self.addresses.client, self.certificate(), identity)?;
         Ok(Caller { channel })
     }
 
