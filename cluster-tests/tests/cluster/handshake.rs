@@ -162,9 +162,9 @@ async fn what_stays_unfinished_is_closed(cluster: &Cluster) -> Result<()> {
                 }
                 let mut answer = [0; 64];
                 let read = stream.read(&mut answer);
-                match tokio::time::timeout(Duration::from_secs(1), read).await {
-                    Ok(Ok(0) | Err(_)) => break,
-                    Ok(Ok(_)) | Err(_) => {}
+                let ended = tokio::time::timeout(Duration::from_secs(1), read).await;
+                if let Ok(Ok(0) | Err(_)) = ended {
+                    break;
                 }
                 let open = start.elapsed();
                 anyhow::ensure!(

@@ -99,7 +99,7 @@ fn forgeries(
     };
     let channel = || format!("{PEER}Channel");
     vec![
-        ("vote", channel(), frames(Body::Vote(request_vote.clone()))),
+        ("vote", channel(), frames(Body::Vote(request_vote))),
         ("pre-vote", channel(), frames(Body::PreVote(request_vote))),
         ("append", channel(), frames(Body::Append(append))),
         ("forwarded write", channel(), frames(Body::Forward(forward))),
