@@ -1,7 +1,15 @@
 //! Rookery: a document database cluster whose product is its security.
 
+pub mod authz;
+pub mod certificates;
 pub mod clock;
+pub mod cluster;
+pub mod config;
 pub mod consensus;
+pub mod crypto;
+pub mod database;
 pub mod limits;
 pub mod names;
+pub mod results;
 pub mod storage;
+pub mod tls;

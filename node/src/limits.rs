@@ -49,6 +49,10 @@ pub const CERTIFICATE_NAME_CHARS_MAX: usize = 128;
 pub const GRANTS_MAX: usize = 1_000;
 /// Most databases of a cluster.
 pub const DATABASES_MAX: usize = 10_000;
+/// Largest keyring in bytes: some 46,000 keys.
+pub const KEYRING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Largest record of the durable sentinel in bytes: some 40,000 groups.
+pub const SENTINEL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most nodes of a cluster.
 pub const NODES_MAX: usize = 64;
 /// Most open join tokens.
@@ -68,9 +72,78 @@ pub const REQUEST_RESULT_KEPT: Duration = Duration::from_secs(24 * 3600);
 pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of records in one snapshot chunk.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// Longest key of a replicated state in bytes.
+pub const STATE_KEY_BYTES_MAX: usize = 4 * 1024;
+/// Largest value of a replicated state in bytes: a kept result, or a document and its envelope.
+pub const STATE_VALUE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+/// Largest chunk of a snapshot in bytes: a full one, its header, and one record.
+pub const SNAPSHOT_MESSAGE_BYTES_MAX: usize =
+    SNAPSHOT_CHUNK_BYTES_MAX + STATE_KEY_BYTES_MAX + STATE_VALUE_BYTES_MAX + 1024 * 1024;
+/// Most entries that are applied in one batch.
+pub const APPLY_ENTRIES_MAX: usize = 1_024;
+/// Bytes of commands that are applied in one batch (at least one entry is).
+pub const APPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Jobs of all groups that wait for the committer.
+pub const COMMIT_QUEUE_JOBS_MAX: usize = 4_096;
+/// Bytes of all groups' entries that wait for the committer.
+pub const COMMIT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of entries in one write of the committer (at least one job is written).
+pub const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of recent log entries that one group keeps in memory.
+pub const LOG_CACHE_GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of recent log entries that all groups together keep in memory, besides those that are not written yet.
+pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Calls that wait for an answer on one peer channel.
 pub const PEER_CALLS_MAX: usize = 16_384;
 /// Margin for clocks that run at different speed, added to every lease that is waited out.
 pub const DRIFT_MARGIN: Duration = Duration::from_millis(50);
 /// Longest life of a join token.
 pub const JOIN_TOKEN_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A group's kept results are pruned at log positions that are multiples of this.
+pub const RESULTS_PRUNED_EVERY: u64 = 64;
+/// Most kept results that one entry prunes; more than arrive between two prunings.
+pub const RESULTS_PRUNED_MAX: usize = 256;
+/// Longest advertised address in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 260;
+/// Longest id of a join token in bytes.
+pub const JOIN_TOKEN_ID_BYTES_MAX: usize = 64;
+/// Most names that one refusal lists.
+pub const REFUSAL_NAMES_MAX: usize = 20;
+/// Reads of one group that wait for a read index.
+pub const READS_WAITING_MAX: usize = 65_536;
+/// How long a call waits for freshness of the registry before it is told to try again.
+pub const FRESHNESS_WAIT: Duration = Duration::from_secs(2);
+/// How long a node asks one peer before it takes the peer for silent.
+pub const PEER_ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Longest attempt to reach a peer: name, TCP, TLS and Hello together.
+pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shortest and longest pause between attempts to reach a peer.
+pub const PEER_RECONNECT_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(1));
+/// Time between HTTP/2 pings on a peer connection, idle or not.
+pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Time for the answer to such a ping; together with the interval: how long a dead peer goes unnoticed.
+pub const PEER_PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// HTTP/2 flow control window of a peer connection and of each of its streams, in bytes.
+pub const PEER_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Frames that wait to be written to one peer channel.
+pub const PEER_QUEUE_FRAMES_MAX: usize = 1_024;
+/// Bytes of frames that wait to be written to one peer channel.
+pub const PEER_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Appends of one group under way to one peer, not yet answered.
+pub const PEER_APPENDS_PER_GROUP_MAX: usize = 64;
+/// Appends of one group that a node has taken from one peer and not yet answered; those of abandoned calls included.
+pub const PEER_APPENDS_TAKEN_MAX: usize = 256;
+/// Time for the answer to one append; a disk may stall for a while without the entries being sent again.
+pub const PEER_APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Consensus calls (votes, read indexes, freshness) of one peer that are served at once.
+pub const PEER_CONTROL_SERVED_MAX: usize = 8_192;
+/// Forwarded calls of one peer that are served at once.
+pub const PEER_FORWARDS_SERVED_MAX: usize = 2_048;
+/// Snapshots that a node receives at once.
+pub const SNAPSHOTS_RECEIVED_MAX: usize = 2;
+/// Longest pause between two messages of a snapshot.
+pub const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest transfer and installation of a snapshot.
+pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30 * 60);

@@ -1,4 +1,239 @@
 //! Raft groups: the only place that names openraft.
+//!
+//! The `cluster` group spans all nodes and holds the registry; each database has a group of its own on the nodes that
+//! its record names. All groups of a node share one store, one committer (so one fsync serves many groups) and one
+//! channel to each peer.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `types` | openraft's types, and their translation from and to protobuf |
+//! | `log_store`, `committer` | logs and votes on the encrypted store, group commit |
+//! | `state_machine`, `snapshot` | committed entries become state; state becomes a stream of chunks |
+//! | `channel`, `network`, `peer_service` | what nodes say to each other, and who is heard |
+//! | `groups` | which groups run here: started, stopped and cleaned up after the registry |
+//! | `freshness` | strict revocation: how old a registry may be, and who waits for whom |
+//! | `propose` | a permitted command becomes an entry, here or at the leader |
+//! | `reads` | linearizable reads, many to a round |
+//! | `documents` | reads of documents, here or on a node that holds them |
+//! | `membership` | forming, bootstrapping, joining, leaving, handing over |
+//! | `peers` | the answers to peers |
+//! | `status` | what a person asks of a cluster |
+//!
+//! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
+//! command carries its author's thumbprint, never the node's.
 
+pub mod applied;
+pub mod channel;
+pub mod committer;
+mod documents;
+mod error;
+pub mod freshness;
+mod groups;
+mod identity;
+pub mod log_store;
+mod membership;
+pub mod network;
+pub mod peer_service;
+mod peer_tests;
+mod peers;
+mod propose;
+mod reads;
+pub mod snapshot;
 pub mod state_machine;
+mod status;
 pub mod types;
+
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use error::Error;
+pub use groups::Group;
+pub use identity::Identity;
+pub use peers::Peers;
+
+use self::{
+    channel::Channels,
+    committer::Committer,
+    freshness::{Freshness, Promises},
+    groups::Groups,
+};
+use crate::{
+    clock::Clock,
+    cluster::{Cluster, Registry},
+    config::{Config, Formation},
+    limits,
+    names::{NodeId, Thumbprint, Timestamp},
+    storage::Store,
+    tls::{CurrentIdentity, TlsIdentity},
+};
+
+/// What this node brings along.
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The formation file, where one is configured.
+    pub formation: Option<Formation>,
+    /// The encrypted store.
+    pub store: Arc<dyn Store>,
+    /// The node's certificate and key.
+    pub tls: Arc<CurrentIdentity>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Told of every synced batch of log appends and votes.
+    pub sentinel: committer::SyncedHook,
+    /// What was synced when the node last ran; the logs must not be shorter.
+    pub expected: Option<rookery_proto::log::v1::Sentinel>,
+    /// Called once with the reason when the node must end: its storage cannot be trusted any more.
+    pub on_fatal: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+/// What this node is to its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Belongs to no cluster; says why, and what to do.
+    Passive(String),
+    /// Member of a cluster whose registry it does not have yet.
+    Joining,
+    /// Member of a formed cluster.
+    Member,
+    /// Was removed from its cluster.
+    Removed,
+}
+
+/// The Raft groups of this node and all that is asked of them.
+pub struct Consensus {
+    config: Arc<Config>,
+    formation: Option<Formation>,
+    store: Arc<dyn Store>,
+    tls: Arc<CurrentIdentity>,
+    clock: Arc<dyn Clock>,
+    identity: ArcSwap<Identity>,
+    state: watch::Sender<State>,
+    cluster: Arc<Cluster>,
+    groups: Groups,
+    committer: Committer,
+    channels: OnceLock<Arc<Channels>>,
+    freshness: Freshness,
+    promises: Promises,
+    expected: Option<rookery_proto::log::v1::Sentinel>,
+    on_fatal: Arc<dyn Fn(String) + Send + Sync>,
+    registry_changes: watch::Sender<u64>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    this: Weak<Self>,
+}
+
+/// A registry that is fresh, and the moment to decide at.
+pub struct Fresh {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// The leader's wall clock.
+    pub at: Timestamp,
+}
+
+impl Consensus {
+    /// What this node is to its cluster, now and in future.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// The registry as this node knows it, fresh or not. For display; decisions take [`Consensus::fresh`].
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        self.cluster.registry()
+    }
+
+    /// Hears of every published change of the registry; the value is its revision.
+    #[must_use]
+    pub fn registry_changes(&self) -> watch::Receiver<u64> {
+        self.registry_changes.subscribe()
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.load_full()
+    }
+
+    /// This node's id; 0 while it is passive.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.identity.load().node_id
+    }
+
+    /// The thumbprint of this node's own certificate.
+    #[must_use]
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.tls.load().thumbprint()
+    }
+
+    /// The certificate and key of this node.
+    #[must_use]
+    pub fn tls(&self) -> Arc<TlsIdentity> {
+        self.tls.load()
+    }
+
+    /// Whether the registry is fresh enough to decide at this moment.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.freshness.is_fresh(self.clock.boot())
+    }
+
+    /// The registry to decide a call on: at least as new as every acknowledged revocation.
+    ///
+    /// # Errors
+    /// [`Error::NotMember`] where there is no cluster; [`Error::Stale`] where the leader did not confirm in time.
+    pub async fn fresh(&self, deadline: Instant) -> Result<Fresh, Error> {
+        if let State::Passive(why) = &*self.state.borrow() {
+            return Err(Error::NotMember(why.clone()));
+        }
+        if self.lease().is_zero() {
+            self.renew_freshness().await?;
+            return Ok(self.fresh_now());
+        }
+        if !self.is_fresh() {
+            self.wait_fresh(deadline).await?;
+        }
+        Ok(self.fresh_now())
+    }
+
+    /// **Invariant:** freshness is checked before the registry is loaded, so the registry is no older than the check.
+    fn fresh_now(&self) -> Fresh {
+        let registry = self.cluster.registry();
+        Fresh { registry, at: self.freshness.leader_wall(self.clock.boot()) }
+    }
+
+    async fn wait_fresh(&self, deadline: Instant) -> Result<(), Error> {
+        let mut renewals = self.freshness.subscribe();
+        let deadline = deadline.min(Instant::now() + limits::FRESHNESS_WAIT);
+        self.freshness.wanted.notify_one();
+        let waited = async {
+            while !self.is_fresh() {
+                if renewals.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout_at(deadline.into(), waited).await.map_err(|_| Error::Stale)
+    }
+
+    /// L: how long a registry stays fresh.
+    fn lease(&self) -> Duration {
+        Duration::from_millis(self.config.authorization.freshness_ms)
+    }
+
+    /// A strong reference to itself, for tasks; none while it is being dropped.
+    fn arc(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+}
+
+#[cfg(test)]
+mod tests;

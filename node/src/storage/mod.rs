@@ -11,11 +11,18 @@
 //! | `Raft` | log entries, votes, committed and purged positions of every group | appends and votes |
 //! | `State` | what the groups' entries made: registry, databases, documents | no; the Raft log is its journal |
 
+#![allow(clippy::type_complexity)] // The closure of a scan says more written out than behind a name.
+
+mod env;
 mod overlay;
+mod rocks;
+mod sentinel;
 
 use std::{ops::Bound, sync::Arc};
 
 pub use overlay::{Overlay, StateHash};
+pub use rocks::Rocks;
+pub use sentinel::Sentinel;
 
 use crate::names::GroupId;
 
@@ -152,6 +159,15 @@ pub trait Store: Read + 'static {
 
     /// A consistent view of this moment that later writes do not change.
     fn view(&self) -> Arc<dyn Read>;
+
+    /// Whether a group has a data key.
+    fn has_key(&self, group: GroupId) -> bool;
+
+    /// Removes the records of a database group from every table, in all generations; needs no key.
+    ///
+    /// # Errors
+    /// The cluster group is refused: its records include the node's own. Otherwise as [`Store::write`].
+    fn clear_group(&self, group: GroupId) -> Result<()>;
 
     /// Makes a data key for a group that has none.
     ///

@@ -85,6 +85,12 @@ impl<'a> Overlay<'a> {
         Self { base, space, pending: BTreeMap::new(), hash }
     }
 
+    /// The space that it changes.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        self.space
+    }
+
     /// The value under a key, pending changes included.
     ///
     /// # Errors
@@ -182,5 +188,141 @@ impl<'a> Overlay<'a> {
             }
         }
         batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        names::GroupId,
+        storage::{Change, Table},
+    };
+
+    const SPACE: Space = Space { table: Table::State, group: GroupId(1), generation: 0 };
+
+    /// A store of one space.
+    struct Base(BTreeMap<Vec<u8>, Vec<u8>>);
+
+    impl Base {
+        fn of(records: &[(&str, &str)]) -> Self {
+            Self(records.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
+        }
+    }
+
+    impl Read for Base {
+        fn get(&self, _: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
+            Ok(self.0.get(key).cloned())
+        }
+
+        fn scan(
+            &self,
+            _: Space,
+            from: &[u8],
+            to: Bound<&[u8]>,
+            visit: &mut dyn FnMut(&[u8], Vec<u8>) -> ControlFlow<()>,
+        ) -> Result<()> {
+            for (key, value) in self.0.range::<[u8], _>((Bound::Included(from), to)) {
+                if visit(key, value.clone()).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+
+        fn last(&self, _: Space) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+            Ok(self.0.last_key_value().map(|(key, value)| (key.clone(), value.clone())))
+        }
+    }
+
+    fn hash_of(records: &[(&str, &str)]) -> StateHash {
+        let mut hash = StateHash::default();
+        for (key, value) in records {
+            hash.add(key.as_bytes(), value.as_bytes());
+        }
+        hash
+    }
+
+    fn scanned(overlay: &Overlay<'_>, from: &str, to: Bound<&[u8]>, most: usize) -> Vec<String> {
+        let mut seen = Vec::new();
+        overlay
+            .scan(from.as_bytes(), to, &mut |key, value| {
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                seen.push(format!("{}={}", text(key), text(&value)));
+                if seen.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+        seen
+    }
+
+    #[test]
+    fn a_scan_merges_the_store_and_the_pending_changes() {
+        let base = Base::of(&[("b", "1"), ("d", "1"), ("f", "1"), ("h", "1")]);
+        let mut overlay = Overlay::new(&base, SPACE, StateHash::default());
+        for key in ["a", "c", "d", "i"] {
+            overlay.put(key.as_bytes(), b"2".to_vec()).unwrap();
+        }
+        assert!(overlay.delete(b"f").unwrap());
+        assert!(!overlay.delete(b"f").unwrap());
+        assert!(!overlay.delete(b"none").unwrap());
+        overlay.put(b"e", b"2".to_vec()).unwrap();
+        assert!(overlay.delete(b"e").unwrap());
+        let whole = ["a=2", "b=1", "c=2", "d=2", "h=1", "i=2"];
+        for (from, to, most, expected) in [
+            ("", Bound::Unbounded, 99, &whole[..]),
+            ("b", Bound::Excluded(b"d".as_slice()), 99, &whole[1..3]),
+            ("b", Bound::Included(b"d".as_slice()), 99, &whole[1..4]),
+            ("e", Bound::Unbounded, 99, &whole[4..]),
+            ("j", Bound::Unbounded, 99, &[]),
+            ("", Bound::Unbounded, 1, &whole[..1]),
+            ("", Bound::Unbounded, 2, &whole[..2]),
+            ("", Bound::Unbounded, 4, &whole[..4]),
+            ("i", Bound::Unbounded, 1, &whole[5..]),
+        ] {
+            assert_eq!(scanned(&overlay, from, to, most), expected, "{from} {to:?} {most}");
+        }
+        assert_eq!(overlay.get(b"d").unwrap(), Some(b"2".to_vec()));
+        assert_eq!(overlay.get(b"f").unwrap(), None);
+        assert_eq!(overlay.get(b"h").unwrap(), Some(b"1".to_vec()));
+        let batch = overlay.into_batch();
+        assert_eq!(batch.changes.len(), 6);
+        assert!(batch.changes.contains(&Change::Delete(SPACE, b"f".to_vec())));
+        assert!(batch.changes.contains(&Change::Put(SPACE, b"d".to_vec(), b"2".to_vec())));
+    }
+
+    #[test]
+    fn the_state_hash_is_that_of_the_records_whatever_the_way_to_them() {
+        let end = [("a", "1"), ("b", "2"), ("c", "3")];
+        let empty = Base::of(&[]);
+        let mut straight = Overlay::new(&empty, SPACE, StateHash::default());
+        for (key, value) in end {
+            straight.put(key.as_bytes(), value.into()).unwrap();
+        }
+        let start = [("b", "old"), ("z", "gone")];
+        let base = Base::of(&start);
+        let mut detour = Overlay::new(&base, SPACE, hash_of(&start));
+        for (key, value) in [("c", "9"), ("c", "3"), ("b", "2"), ("y", "x"), ("a", "1")] {
+            detour.put(key.as_bytes(), value.into()).unwrap();
+        }
+        assert!(detour.delete(b"z").unwrap() && detour.delete(b"y").unwrap());
+        assert_eq!(straight.hash(), detour.hash());
+        assert_eq!(straight.hash(), hash_of(&end));
+        assert_ne!(straight.hash(), hash_of(&end[..2]));
+        assert_ne!(hash_of(&[("ab", "c")]), hash_of(&[("a", "bc")]));
+    }
+
+    #[test]
+    fn the_state_hash_carries_and_borrows_across_all_words() {
+        let records: Vec<_> = (0..2_000_u32).map(u32::to_be_bytes).collect();
+        let mut hash = StateHash::default();
+        records.iter().for_each(|record| hash.add(record, b"value"));
+        assert_ne!(hash, StateHash::default());
+        let mut reverse = StateHash::default();
+        records.iter().rev().for_each(|record| reverse.add(record, b"value"));
+        assert_eq!(hash, reverse);
+        assert_eq!(StateHash::from_bytes(&hash.to_bytes()), hash);
+        records.iter().for_each(|record| hash.remove(record, b"value"));
+        assert_eq!(hash, StateHash::default());
     }
 }

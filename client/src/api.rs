@@ -1,0 +1,264 @@
+//! One method for each RPC of the document, database, security and cluster services.
+
+use rookery_proto::{
+    cluster::v1 as cluster, database::v1 as database, document::v1 as document,
+    security::v1 as security,
+};
+use uuid::Uuid;
+
+use crate::{
+    Client, Error,
+    client::{Kind, message_bytes_max},
+};
+
+/// A request that may carry a request id.
+pub trait Request: Clone {
+    /// The field, for requests that change something.
+    fn request_id(&mut self) -> Option<&mut String> {
+        None
+    }
+}
+
+macro_rules! request_ids {
+    ($($request:path),* $(,)?) => {$(
+        impl Request for $request {
+            fn request_id(&mut self) -> Option<&mut String> {
+                Some(&mut self.request_id)
+            }
+        }
+    )*};
+}
+
+macro_rules! no_request_ids {
+    ($($request:path),* $(,)?) => {$(impl Request for $request {})*};
+}
+
+request_ids!(
+    document::PutDocumentRequest,
+    document::DeleteDocumentRequest,
+    document::BatchWriteRequest,
+    database::CreateDatabaseRequest,
+    database::EnableDatabaseRequest,
+    database::DisableDatabaseRequest,
+    database::DeleteDatabaseRequest,
+    security::GenerateCertificateRequest,
+    security::UploadCertificateRequest,
+    security::EditCertificateRequest,
+    security::DeleteCertificateRequest,
+    cluster::CreateJoinTokenRequest,
+    cluster::RevokeJoinTokenRequest,
+    cluster::JoinRequest,
+    cluster::RemoveNodeRequest,
+    cluster::PromoteNodeRequest,
+    cluster::DemoteNodeRequest,
+);
+no_request_ids!(
+    document::GetDocumentRequest,
+    document::ListDocumentsRequest,
+    database::ListDatabasesRequest,
+    database::GetDatabaseRequest,
+    database::GetDatabaseRecordRequest,
+    security::ListCertificatesRequest,
+    security::GetCertificateRequest,
+    security::WhoAmIRequest,
+    cluster::GetTopologyRequest,
+    cluster::GetStatusRequest,
+    cluster::ListJoinTokensRequest,
+    cluster::TransferLeaderRequest,
+    cluster::TriggerSnapshotRequest,
+);
+
+/// Gives the request an id where it takes one and has none.
+///
+/// # Errors
+/// An id that is no UUID is left for the node to refuse, and retried as a read: it is never applied.
+fn kind(request: &mut impl Request, secret: bool) -> Kind {
+    let Some(field) = request.request_id() else { return Kind::Read };
+    if field.is_empty() {
+        *field = Uuid::now_v7().to_string();
+    }
+    match Uuid::try_parse(field) {
+        Ok(id) if secret => Kind::Secret(id),
+        Ok(id) => Kind::Write(id),
+        Err(_) => Kind::Read,
+    }
+}
+
+macro_rules! methods {
+    ($service:ident :: $client_module:ident :: $client:ident {
+        $($(#[doc = $doc:literal])* $method:ident($request:ident) -> $response:ident $($secret:ident)?;)*
+    }) => {
+        impl Client {$(
+            $(#[doc = $doc])*
+            ///
+            /// # Errors
+            /// [`Error`], one variant for each thing a caller would do differently.
+            pub async fn $method(
+                &self,
+                mut request: $service::$request,
+            ) -> Result<$service::$response, Error> {
+                let kind = kind(&mut request, methods!(@secret $($secret)?));
+                self.call(kind, request, |channel, request| async move {
+                    $service::$client_module::$client::new(channel)
+                        .max_decoding_message_size(message_bytes_max())
+                        .max_encoding_message_size(message_bytes_max())
+                        .$method(request)
+                        .await
+                })
+                .await
+            }
+        )*}
+    };
+    (@secret secret) => { true };
+    (@secret) => { false };
+}
+
+methods!(document::document_service_client::DocumentServiceClient {
+    /// Stores one document, new or over the old one.
+    put_document(PutDocumentRequest) -> PutDocumentResponse;
+    /// Reads one document.
+    get_document(GetDocumentRequest) -> GetDocumentResponse;
+    /// Deletes one document.
+    delete_document(DeleteDocumentRequest) -> DeleteDocumentResponse;
+    /// Lists documents in the byte order of their ids, one page a call.
+    list_documents(ListDocumentsRequest) -> ListDocumentsResponse;
+    /// Applies several writes, all or none.
+    batch_write(BatchWriteRequest) -> BatchWriteResponse;
+});
+
+methods!(database::database_service_client::DatabaseServiceClient {
+    /// Creates a database.
+    create_database(CreateDatabaseRequest) -> CreateDatabaseResponse;
+    /// Lists the databases that the caller may read, one page a call.
+    list_databases(ListDatabasesRequest) -> ListDatabasesResponse;
+    /// Shows one database.
+    get_database(GetDatabaseRequest) -> GetDatabaseResponse;
+    /// The whole record, for Operators.
+    get_database_record(GetDatabaseRecordRequest) -> GetDatabaseRecordResponse;
+    /// Lets a disabled database answer again.
+    enable_database(EnableDatabaseRequest) -> EnableDatabaseResponse;
+    /// Stops a database from answering.
+    disable_database(DisableDatabaseRequest) -> DisableDatabaseResponse;
+    /// Deletes a database, every grant on it, and its data key.
+    delete_database(DeleteDatabaseRequest) -> DeleteDatabaseResponse;
+});
+
+methods!(security::security_service_client::SecurityServiceClient {
+    /// Makes, registers and returns a certificate; its key is given once.
+    generate_certificate(GenerateCertificateRequest) -> GenerateCertificateResponse secret;
+    /// Registers the public part of an existing certificate.
+    upload_certificate(UploadCertificateRequest) -> UploadCertificateResponse;
+    /// Lists certificates, one page a call.
+    list_certificates(ListCertificatesRequest) -> ListCertificatesResponse;
+    /// One certificate.
+    get_certificate(GetCertificateRequest) -> GetCertificateResponse;
+    /// Changes name, clearance or permissions.
+    edit_certificate(EditCertificateRequest) -> EditCertificateResponse;
+    /// Deletes the registration.
+    delete_certificate(DeleteCertificateRequest) -> DeleteCertificateResponse;
+    /// Tells who the caller is.
+    who_am_i(WhoAmIRequest) -> WhoAmIResponse;
+});
+
+methods!(cluster::cluster_service_client::ClusterServiceClient {
+    /// Groups as every node sees them.
+    get_status(GetStatusRequest) -> GetStatusResponse;
+    /// Makes a single-use join token; it is given once.
+    create_join_token(CreateJoinTokenRequest) -> CreateJoinTokenResponse secret;
+    /// Lists open join tokens.
+    list_join_tokens(ListJoinTokensRequest) -> ListJoinTokensResponse;
+    /// Revokes a join token.
+    revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenResponse;
+    /// Registers a passive node that holds a token.
+    join(JoinRequest) -> JoinResponse;
+    /// Removes a node and revokes its certificate.
+    remove_node(RemoveNodeRequest) -> RemoveNodeResponse;
+    /// Makes a learner a voter.
+    promote_node(PromoteNodeRequest) -> PromoteNodeResponse;
+    /// Makes a voter a learner.
+    demote_node(DemoteNodeRequest) -> DemoteNodeResponse;
+    /// Hands leadership of one group to a node.
+    transfer_leader(TransferLeaderRequest) -> TransferLeaderResponse;
+    /// Builds a snapshot of one group on the node that is asked.
+    trigger_snapshot(TriggerSnapshotRequest) -> TriggerSnapshotResponse;
+});
+
+/// Short forms of the calls that programs make most.
+impl Client {
+    /// The nodes and their addresses.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn topology(&self) -> Result<cluster::GetTopologyResponse, Error> {
+        self.get_topology(cluster::GetTopologyRequest {}).await
+    }
+
+    /// Stores a document without a precondition.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn put(
+        &self,
+        database: &str,
+        id: &str,
+        collection: &str,
+        json: Vec<u8>,
+    ) -> Result<document::PutDocumentResponse, Error> {
+        self.put_document(document::PutDocumentRequest {
+            database: database.to_owned(),
+            id: id.to_owned(),
+            collection: collection.to_owned(),
+            json,
+            precondition: None,
+            request_id: String::new(),
+        })
+        .await
+    }
+
+    /// Reads a document, linearizable; `None` where there is none.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn get(&self, database: &str, id: &str) -> Result<Option<document::Document>, Error> {
+        let request = document::GetDocumentRequest {
+            database: database.to_owned(),
+            id: id.to_owned(),
+            stale_ok: false,
+        };
+        match self.get_document(request).await {
+            Ok(answer) => Ok(answer.document),
+            Err(Error::NotFound(failure))
+                if failure.metadata.get("what").is_none_or(|w| w == "document") =>
+            {
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Deletes a document without a precondition.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn delete(
+        &self,
+        database: &str,
+        id: &str,
+    ) -> Result<document::DeleteDocumentResponse, Error> {
+        self.delete_document(document::DeleteDocumentRequest {
+            database: database.to_owned(),
+            id: id.to_owned(),
+            precondition: None,
+            request_id: String::new(),
+        })
+        .await
+    }
+
+    /// Who the caller is.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn whoami(&self) -> Result<security::WhoAmIResponse, Error> {
+        self.who_am_i(security::WhoAmIRequest {}).await
+    }
+}

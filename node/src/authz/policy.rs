@@ -1,0 +1,290 @@
+//! The decision: from a caller and an operation to a permit or a refusal.
+
+use crate::{
+    authz::{
+        Author, Caller, Clearance, DatabaseOperation, DatabasePermit, Denied, DeniedReason, Permit,
+        Registration, ServerOperation, ServerRule, denied::moment,
+    },
+    names::{DatabaseId, Timestamp},
+};
+
+/// How long before its first moment a certificate is already taken: clocks differ. There is none at the end.
+pub const SKEW_MS: i64 = 60_000;
+
+/// Where a registered certificate stands at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// May be used.
+    Valid,
+    /// Switched off by an administrator.
+    Disabled,
+    /// Its first moment is more than [`SKEW_MS`] ahead.
+    NotYetValid,
+    /// Its last moment has passed.
+    Expired,
+}
+
+/// Where a registered certificate stands at a moment.
+#[must_use]
+pub fn state(registration: &Registration, at: Timestamp) -> State {
+    if registration.disabled {
+        State::Disabled
+    } else if at.0.saturating_add(SKEW_MS) < registration.not_before.0 {
+        State::NotYetValid
+    } else if at > registration.not_after {
+        State::Expired
+    } else {
+        State::Valid
+    }
+}
+
+/// Decides a call to the server or the cluster.
+///
+/// `at` is the time to hold the certificate's dates against, `revision` the registry revision that `caller` is from.
+///
+/// # Errors
+/// The first step that fails: certificate presented, registered, enabled, begun, not expired, and then the rule.
+pub fn decide_server(
+    caller: Caller<'_>,
+    operation: ServerOperation,
+    at: Timestamp,
+    revision: u64,
+) -> Result<Permit, Denied> {
+    let asked = Asked::server(operation, revision);
+    let author = match operation.rule() {
+        ServerRule::Public => anyone(caller),
+        ServerRule::JoinToken => presented(caller, at).map_err(|why| asked.certificate(why))?,
+        ServerRule::Registered | ServerRule::RegisteredFiltered => {
+            let who = registered(caller, at).map_err(|why| asked.certificate(why))?;
+            Author::Certificate(who.thumbprint)
+        }
+        ServerRule::Operator | ServerRule::OperatorFiltered => {
+            cleared(caller, Clearance::Operator, at, &asked)?
+        }
+        ServerRule::ClusterAdmin => cleared(caller, Clearance::ClusterAdmin, at, &asked)?,
+        ServerRule::Member => member(caller, at, &asked)?,
+        ServerRule::SetupOnly => return Err(asked.setup_over()),
+    };
+    Ok(Permit::new(operation, author, revision))
+}
+
+/// Decides a call to one database that exists.
+///
+/// # Errors
+/// As [`decide_server`]; a User without a grant is answered as if the database did not exist.
+pub fn decide_database(
+    caller: Caller<'_>,
+    operation: DatabaseOperation,
+    database: DatabaseId,
+    at: Timestamp,
+    revision: u64,
+) -> Result<DatabasePermit, Denied> {
+    let asked = Asked::database(operation, revision);
+    let who = registered(caller, at).map_err(|why| asked.certificate(why))?;
+    let have = who.access(database);
+    if have.is_none_or(|have| have < operation.required()) {
+        return Err(asked.access_denied(have.map(|have| have.title())));
+    }
+    Ok(DatabasePermit::new(operation, database, Author::Certificate(who.thumbprint), revision))
+}
+
+/// Decides a call that names a database which does not exist.
+///
+/// `Ok` means that the caller may be told: those who see every database. Everybody else gets the very answer of a
+/// database that exists and is not granted to them.
+///
+/// # Errors
+/// As [`decide_database`].
+pub fn decide_missing_database(
+    caller: Caller<'_>,
+    operation: DatabaseOperation,
+    at: Timestamp,
+    revision: u64,
+) -> Result<(), Denied> {
+    let asked = Asked::database(operation, revision);
+    let who = registered(caller, at).map_err(|why| asked.certificate(why))?;
+    if who.clearance.covers(Clearance::Operator) { Ok(()) } else { Err(asked.access_denied(None)) }
+}
+
+/// Why a certificate is no identity at this moment.
+enum Refused<'a> {
+    Missing,
+    Unknown(crate::names::Thumbprint),
+    Disabled,
+    NotYetValid(&'a Registration),
+    Expired(&'a Registration),
+}
+
+/// The steps before the rule, in their order.
+fn registered(caller: Caller<'_>, at: Timestamp) -> Result<&Registration, Refused<'_>> {
+    let registration = match caller {
+        Caller::Anonymous => return Err(Refused::Missing),
+        Caller::Unknown(thumbprint) => return Err(Refused::Unknown(thumbprint)),
+        Caller::Registered(registration) => registration,
+    };
+    match state(registration, at) {
+        State::Valid => Ok(registration),
+        State::Disabled => Err(Refused::Disabled),
+        State::NotYetValid => Err(Refused::NotYetValid(registration)),
+        State::Expired => Err(Refused::Expired(registration)),
+    }
+}
+
+fn anyone(caller: Caller<'_>) -> Author {
+    caller.thumbprint().map_or(Author::Anonymous, Author::Certificate)
+}
+
+/// A certificate is enough, but a registered one must be in force.
+fn presented(caller: Caller<'_>, at: Timestamp) -> Result<Author, Refused<'_>> {
+    match caller {
+        Caller::Unknown(thumbprint) => Ok(Author::Certificate(thumbprint)),
+        Caller::Anonymous | Caller::Registered(_) => {
+            registered(caller, at).map(|who| Author::Certificate(who.thumbprint))
+        }
+    }
+}
+
+fn cleared(
+    caller: Caller<'_>,
+    required: Clearance,
+    at: Timestamp,
+    asked: &Asked,
+) -> Result<Author, Denied> {
+    let who = registered(caller, at).map_err(|why| asked.certificate(why))?;
+    if who.clearance.covers(required) {
+        Ok(Author::Certificate(who.thumbprint))
+    } else {
+        Err(asked.clearance_too_low(who.clearance))
+    }
+}
+
+fn member(caller: Caller<'_>, at: Timestamp, asked: &Asked) -> Result<Author, Denied> {
+    let who = registered(caller, at).map_err(|why| asked.certificate(why))?;
+    if who.clearance == Clearance::ClusterNode && who.node.is_some() {
+        Ok(Author::Certificate(who.thumbprint))
+    } else {
+        Err(asked.not_a_member(who.clearance))
+    }
+}
+
+/// What was asked for; from here on only refusals are made, so it may allocate.
+struct Asked {
+    operation: &'static str,
+    rule: &'static str,
+    required: &'static str,
+    revision: u64,
+}
+
+impl Asked {
+    fn server(operation: ServerOperation, revision: u64) -> Self {
+        Self {
+            operation: operation.name(),
+            rule: operation.rule_id(),
+            required: operation.rule().words(),
+            revision,
+        }
+    }
+
+    fn database(operation: DatabaseOperation, revision: u64) -> Self {
+        Self {
+            operation: operation.name(),
+            rule: operation.rule_id(),
+            required: operation.rule().words(),
+            revision,
+        }
+    }
+
+    fn denied(&self, reason: DeniedReason, have: String, message: String) -> Denied {
+        Denied {
+            reason,
+            operation: self.operation,
+            required: self.required.to_owned(),
+            have,
+            rule: self.rule,
+            message,
+            revision: self.revision,
+        }
+    }
+
+    fn certificate(&self, why: Refused<'_>) -> Denied {
+        let required = self.required;
+        let (reason, have, message) = match why {
+            Refused::Missing => (
+                DeniedReason::CertificateRequired,
+                "no certificate".to_owned(),
+                format!(
+                    "No client certificate was presented, and this call requires {required}. \
+                     Connect with a certificate that an administrator of this cluster registered."
+                ),
+            ),
+            Refused::Unknown(thumbprint) => (
+                DeniedReason::CertificateUnknown,
+                "a certificate that is not registered".to_owned(),
+                format!(
+                    "The certificate {thumbprint} is not registered in this cluster; who issued it does not \
+                     matter. Ask an administrator to register it, or connect with one that is registered."
+                ),
+            ),
+            Refused::Disabled => (
+                DeniedReason::CertificateDisabled,
+                "a disabled certificate".to_owned(),
+                "This certificate was disabled by an administrator. Ask an administrator to enable it, or \
+                 connect with another one."
+                    .to_owned(),
+            ),
+            Refused::NotYetValid(who) => (
+                DeniedReason::CertificateNotYetValid,
+                "a certificate that is not yet valid".to_owned(),
+                format!(
+                    "This certificate is valid from {} on, which has not come yet. Wait, check the clocks, or \
+                     ask an administrator for another one.",
+                    moment(who.not_before)
+                ),
+            ),
+            Refused::Expired(who) => (
+                DeniedReason::CertificateExpired,
+                "an expired certificate".to_owned(),
+                format!(
+                    "This certificate expired at {}. Ask an administrator for a new one.",
+                    moment(who.not_after)
+                ),
+            ),
+        };
+        self.denied(reason, have, message)
+    }
+
+    fn clearance_too_low(&self, have: Clearance) -> Denied {
+        let message = format!(
+            "The operation {} requires {}, and this certificate has {have} clearance. Use a certificate with the \
+             clearance, or ask an administrator to do it.",
+            self.operation, self.required
+        );
+        self.denied(DeniedReason::ClearanceTooLow, format!("{have} clearance"), message)
+    }
+
+    /// The same words whether the database exists or not: they name neither the database nor its id.
+    fn access_denied(&self, have: Option<&str>) -> Denied {
+        let have = have.map_or_else(|| "no access".to_owned(), |have| format!("{have} access"));
+        let message = format!(
+            "The operation {} requires {}, and this certificate has {have} to a database of that name. Ask an \
+             administrator for the access, or check the name.",
+            self.operation, self.required
+        );
+        self.denied(DeniedReason::DatabaseAccessDenied, have, message)
+    }
+
+    fn not_a_member(&self, have: Clearance) -> Denied {
+        let message = "Only current members of the cluster are heard here, each with its own node certificate. Join \
+                       the node first; clients use the client listener."
+            .to_owned();
+        let have = format!("a {have} certificate that belongs to no member");
+        self.denied(DeniedReason::NotAMember, have, message)
+    }
+
+    fn setup_over(&self) -> Denied {
+        let message = "A server is set up by whoever owns its files, before it belongs to a cluster; no certificate \
+                       can do it. Use the admin socket on the machine itself."
+            .to_owned();
+        self.denied(DeniedReason::SetupOver, "a certificate".to_owned(), message)
+    }
+}

@@ -1,0 +1,126 @@
+//! Where the cluster's records stand inside its space, and how they are read.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `10` | `ClusterSettings`; there once the cluster is formed |
+//! | `11` thumbprint (32 bytes) | `CertificateRecord` |
+//! | `12` database id (8 bytes big endian) | `DatabaseRecord` |
+//! | `13` node id (8 bytes big endian) | `NodeRecord`; kept after removal, so that no id or incarnation comes back |
+//! | `14` token id | `JoinTokenRecord` |
+//!
+//! Components have a fixed length or are the last. `00` to `0f` belong to the layer above (applied position,
+//! membership); `70` and `71` to [`crate::results`].
+
+use std::ops::{Bound, ControlFlow};
+
+use prost::Message;
+use rookery_proto::log::v1::{
+    CertificateRecord, ClusterSettings, DatabaseRecord, JoinTokenRecord, NodeRecord,
+};
+
+use crate::{
+    results::Error,
+    storage::{self, Overlay, Read, Space},
+};
+
+/// A kind of record: its prefix, its name in errors, and what its keys are made of.
+pub(super) trait Record: Message + Default {
+    const PREFIX: u8;
+    const WHAT: &'static str;
+    /// What stands behind the prefix in the key of this record.
+    fn id(&self) -> Vec<u8>;
+}
+
+macro_rules! records {
+    ($($record:ident $prefix:literal $what:literal $this:ident => $id:expr;)*) => {$(
+        impl Record for $record {
+            const PREFIX: u8 = $prefix;
+            const WHAT: &'static str = $what;
+            fn id(&self) -> Vec<u8> {
+                let $this = self;
+                $id
+            }
+        }
+    )*};
+}
+records! {
+    ClusterSettings 0x10 "cluster settings" _this => Vec::new();
+    CertificateRecord 0x11 "certificate" this => this.thumbprint.clone();
+    DatabaseRecord 0x12 "database" this => this.id.to_be_bytes().to_vec();
+    NodeRecord 0x13 "node" this => this.id.to_be_bytes().to_vec();
+    JoinTokenRecord 0x14 "join token" this => this.id.as_bytes().to_vec();
+}
+
+fn key<R: Record>(id: &[u8]) -> Vec<u8> {
+    [&[R::PREFIX], id].concat()
+}
+
+fn decode<R: Record>(bytes: &[u8]) -> Result<R, Error> {
+    R::decode(bytes).map_err(|e| Error::corrupt(R::WHAT, e))
+}
+
+pub(super) fn get<R: Record>(state: &Overlay<'_>, id: &[u8]) -> Result<Option<R>, Error> {
+    state.get(&key::<R>(id))?.map(|bytes| decode(&bytes)).transpose()
+}
+
+/// A record that the registry says is there.
+pub(super) fn require<R: Record>(state: &Overlay<'_>, id: &[u8]) -> Result<R, Error> {
+    get(state, id)?.ok_or_else(|| Error::corrupt(R::WHAT, "it is missing"))
+}
+
+pub(super) fn put<R: Record>(state: &mut Overlay<'_>, record: &R) -> Result<(), Error> {
+    Ok(state.put(&key::<R>(&record.id()), record.encode_to_vec())?)
+}
+
+pub(super) fn delete<R: Record>(state: &mut Overlay<'_>, id: &[u8]) -> Result<(), Error> {
+    state.delete(&key::<R>(id))?;
+    Ok(())
+}
+
+pub(super) fn settings(read: &dyn Read, space: Space) -> Result<Option<ClusterSettings>, Error> {
+    read.get(space, &key::<ClusterSettings>(&[]))?.map(|bytes| decode(&bytes)).transpose()
+}
+
+/// All records of a kind in a store, in the order of their keys.
+pub(super) fn all<R: Record>(
+    read: &dyn Read,
+    space: Space,
+    visit: impl FnMut(R) -> Result<(), Error>,
+) -> Result<(), Error> {
+    collect(visit, |from, to, each| read.scan(space, from, to, each))
+}
+
+/// All records of a kind in a state under way.
+pub(super) fn all_pending<R: Record>(
+    state: &Overlay<'_>,
+    visit: impl FnMut(R) -> Result<(), Error>,
+) -> Result<(), Error> {
+    collect(visit, |from, to, each| state.scan(from, to, each))
+}
+
+fn collect<R: Record>(
+    mut visit: impl FnMut(R) -> Result<(), Error>,
+    scan: impl FnOnce(
+        &[u8],
+        Bound<&[u8]>,
+        &mut dyn FnMut(&[u8], Vec<u8>) -> ControlFlow<()>,
+    ) -> storage::Result<()>,
+) -> Result<(), Error> {
+    let mut failed = None;
+    scan(&[R::PREFIX], Bound::Excluded(&[R::PREFIX + 1]), &mut |stored, bytes| {
+        let visited = decode::<R>(&bytes).and_then(|record| {
+            if key::<R>(&record.id()) != stored {
+                return Err(Error::corrupt(R::WHAT, "it stands under another key"));
+            }
+            visit(record)
+        });
+        match visited {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}

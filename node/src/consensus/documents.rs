@@ -1,0 +1,279 @@
+//! Reads of documents: on this node where it holds the database, on a node that does where not.
+
+use std::time::Instant;
+
+use prost::Message as _;
+use rookery_proto::{
+    document::v1::{
+        GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
+        Position,
+    },
+    peer::v1::{self as peer, DocumentRead, ForwardRequest, channel_request, channel_response},
+};
+
+use super::{Consensus, Error, Group};
+use crate::{
+    authz::{Author, DatabasePermit},
+    database::{self, ListQuery, Page, page_token},
+    limits,
+    names::{CollectionName, DocumentId, GroupId, NodeId, Thumbprint},
+};
+
+/// A read on its way to where it is served.
+enum Read {
+    Get(GetDocumentRequest),
+    List(ListDocumentsRequest),
+}
+
+/// Its answer.
+enum Answer {
+    Get(GetDocumentResponse),
+    List(ListDocumentsResponse),
+}
+
+impl Consensus {
+    /// Reads one document.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` as a refusal; [`Error::NoLeader`] and its kin where no linearizable read is possible.
+    pub async fn get(
+        &self,
+        permit: DatabasePermit,
+        request: GetDocumentRequest,
+        deadline: Instant,
+    ) -> Result<GetDocumentResponse, Error> {
+        match self.read(&permit, Read::Get(request), deadline).await? {
+            Answer::Get(response) => Ok(response),
+            Answer::List(_) => Err(Error::Stopped("a list answered a get".to_owned())),
+        }
+    }
+
+    /// Lists documents.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` as a refusal for a page token of another query; otherwise as [`Consensus::get`].
+    pub async fn list(
+        &self,
+        permit: DatabasePermit,
+        request: ListDocumentsRequest,
+        deadline: Instant,
+    ) -> Result<ListDocumentsResponse, Error> {
+        match self.read(&permit, Read::List(request), deadline).await? {
+            Answer::List(response) => Ok(response),
+            Answer::Get(_) => Err(Error::Stopped("a get answered a list".to_owned())),
+        }
+    }
+
+    async fn read(
+        &self,
+        permit: &DatabasePermit,
+        read: Read,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let group = GroupId::from(permit.database());
+        match self.groups.find(group) {
+            Some(group) => self.read_here(&group, permit, read, deadline).await,
+            None => self.read_there(permit, read, deadline).await,
+        }
+    }
+
+    async fn read_here(
+        &self,
+        group: &Group,
+        permit: &DatabasePermit,
+        read: Read,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let stale_ok = match &read {
+            Read::Get(request) => request.stale_ok,
+            Read::List(request) => request.stale_ok,
+        };
+        if !stale_ok {
+            self.linearize(group, deadline).await?;
+        }
+        match read {
+            Read::Get(request) => self.get_here(group, permit, &request).map(Answer::Get),
+            Read::List(request) => self.list_here(group, permit, &request).map(Answer::List),
+        }
+    }
+
+    /// Waits until this node has applied everything that was committed when the call began.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`], [`Error::NoQuorum`], [`Error::Timeout`].
+    async fn linearize(&self, group: &Group, deadline: Instant) -> Result<(), Error> {
+        loop {
+            match group.reads.index(deadline).await {
+                Ok(index) => return group.wait_applied(index, deadline).await,
+                Err(error) if error.is_transient() => {
+                    let pause = std::time::Duration::from_millis(20);
+                    if Instant::now() + pause >= deadline {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until this node's registry holds everything that was committed when the call began.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`], [`Error::NoQuorum`], [`Error::Timeout`].
+    pub async fn linearize_cluster(&self, deadline: Instant) -> Result<(), Error> {
+        let group = self.group(GroupId::CLUSTER)?;
+        self.linearize(&group, deadline).await
+    }
+
+    fn get_here(
+        &self,
+        group: &Group,
+        permit: &DatabasePermit,
+        request: &GetDocumentRequest,
+    ) -> Result<GetDocumentResponse, Error> {
+        let id = DocumentId::parse(&request.id)
+            .map_err(|e| Error::refused("INVALID_ARGUMENT", e.to_string()))?;
+        let (index, _) = group.state.applied();
+        let found = group.state.read(|read, space| database::get(read, space, &id))?;
+        let document = found.ok_or_else(|| {
+            Error::refused("NOT_FOUND", "there is no document under this id in the database")
+        })?;
+        let position = Some(Position { index, registry_revision: permit.revision() });
+        Ok(GetDocumentResponse { document: Some(document), position })
+    }
+
+    fn list_here(
+        &self,
+        group: &Group,
+        permit: &DatabasePermit,
+        request: &ListDocumentsRequest,
+    ) -> Result<ListDocumentsResponse, Error> {
+        let caller = permit.author().thumbprint();
+        let query = list_query(caller, permit, request)?;
+        let (index, _) = group.state.applied();
+        let (view, space) = group.state.view();
+        let page = database::list(view.as_ref(), space, &query)?;
+        let Page { documents, next_after } = page;
+        let next_page_token = next_after.map_or_else(String::new, |after| {
+            page_token::encode(caller, permit.database(), &query, &after)
+        });
+        let position = Some(Position { index, registry_revision: permit.revision() });
+        Ok(ListDocumentsResponse { documents, next_page_token, position })
+    }
+
+    async fn read_there(
+        &self,
+        permit: &DatabasePermit,
+        read: Read,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let Author::Certificate(author) = permit.author() else {
+            return Err(Error::NotLeader);
+        };
+        let registry = self.registry();
+        let Some(record) = registry.database_by_id(permit.database()) else {
+            return Err(Error::NotLeader);
+        };
+        let call = peer::forward_request::Call::Read(DocumentRead {
+            group: GroupId::from(permit.database()).0,
+            read: Some(match &read {
+                Read::Get(request) => peer::document_read::Read::Get(request.encode_to_vec()),
+                Read::List(request) => peer::document_read::Read::List(request.encode_to_vec()),
+            }),
+        });
+        let mut last = Error::NoLeader;
+        for node in &record.node_ids {
+            match self.forward_read(NodeId(*node), author, call.clone(), deadline).await {
+                Ok(bytes) => return decode_answer(&read, &bytes),
+                Err(error) if error.is_transient() || matches!(error, Error::Stale) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    async fn forward_read(
+        &self,
+        node: NodeId,
+        author: Thumbprint,
+        call: peer::forward_request::Call,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Error> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let body = channel_request::Body::Forward(ForwardRequest {
+            author: author.as_bytes().to_vec(),
+            deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+            call: Some(call),
+        });
+        match self.ask_peer(node, body, left.min(limits::DEADLINE_MAX)).await? {
+            channel_response::Body::Forward(response) => match response.result {
+                Some(peer::forward_response::Result::Read(bytes)) => Ok(bytes),
+                Some(peer::forward_response::Result::Refused(refusal)) => {
+                    Err(Error::Refused(Box::new(refusal)))
+                }
+                Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
+                Some(peer::forward_response::Result::Applied(_)) | None => {
+                    Err(Error::Stopped("a peer answered with another message".to_owned()))
+                }
+            },
+            _ => Err(Error::Stopped("a peer answered with another message".to_owned())),
+        }
+    }
+
+    /// Serves a read that another node forwarded; `permit` is the author's own, decided on this node.
+    pub(super) async fn serve_forwarded_read(
+        &self,
+        permit: &DatabasePermit,
+        read: peer::document_read::Read,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Error> {
+        let malformed = |_| Error::refused("INVALID_ARGUMENT", "the forwarded read is malformed");
+        let read = match read {
+            peer::document_read::Read::Get(bytes) => {
+                Read::Get(GetDocumentRequest::decode(bytes.as_slice()).map_err(malformed)?)
+            }
+            peer::document_read::Read::List(bytes) => {
+                Read::List(ListDocumentsRequest::decode(bytes.as_slice()).map_err(malformed)?)
+            }
+        };
+        // Only here: a forwarded read is never forwarded again.
+        let group = self.group(permit.database().into())?;
+        Ok(match self.read_here(&group, permit, read, deadline).await? {
+            Answer::Get(response) => response.encode_to_vec(),
+            Answer::List(response) => response.encode_to_vec(),
+        })
+    }
+}
+
+fn list_query(
+    caller: Option<Thumbprint>,
+    permit: &DatabasePermit,
+    request: &ListDocumentsRequest,
+) -> Result<ListQuery, Error> {
+    let invalid = |message: String| Error::refused("INVALID_ARGUMENT", message);
+    let collection = match request.collection.as_str() {
+        "" => None,
+        name => Some(CollectionName::parse(name).map_err(|e| invalid(e.to_string()))?),
+    };
+    let mut query = ListQuery {
+        prefix: request.prefix.clone(),
+        collection,
+        after: None,
+        page_size: usize::try_from(request.page_size).unwrap_or(usize::MAX),
+        ids_only: request.ids_only,
+    };
+    if !request.page_token.is_empty() {
+        let after = page_token::decode(caller, permit.database(), &query, &request.page_token);
+        query.after = Some(after.map_err(|e| invalid(e.to_string()))?);
+    }
+    Ok(query)
+}
+
+fn decode_answer(read: &Read, bytes: &[u8]) -> Result<Answer, Error> {
+    let malformed = |_| Error::Stopped("a peer answered with a malformed message".to_owned());
+    Ok(match read {
+        Read::Get(_) => Answer::Get(GetDocumentResponse::decode(bytes).map_err(malformed)?),
+        Read::List(_) => Answer::List(ListDocumentsResponse::decode(bytes).map_err(malformed)?),
+    })
+}

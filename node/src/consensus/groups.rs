@@ -1,0 +1,377 @@
+//! Which Raft groups run on this node: started, stopped and cleaned up after the registry.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use openraft::{ReadPolicy, async_runtime::WatchReceiver as _};
+use parking_lot::RwLock;
+
+use super::{
+    Consensus, Error,
+    applied::GroupState,
+    identity::NODE_SPACE,
+    log_store::LogStore,
+    network::GroupNetwork,
+    reads::ReadRounds,
+    state_machine::{Machine, MachineError, StateMachine},
+    types::{Member, Raft},
+};
+use crate::{
+    cluster::Registry,
+    database,
+    names::{DatabaseId, GroupId, NodeId},
+    results,
+    storage::{Batch, ControlFlow, Durability, Overlay, Read, Space},
+};
+
+/// Key prefix of the markers of groups whose data this node holds.
+const MARKER: &[u8] = b"group/";
+
+/// One Raft group on this node.
+pub struct Group {
+    /// Which group it is.
+    pub id: GroupId,
+    /// openraft's handle.
+    pub raft: Raft,
+    /// What is applied, and where the state stands.
+    pub state: Arc<GroupState>,
+    /// Linearizable reads of this group.
+    pub reads: ReadRounds,
+}
+
+impl Group {
+    /// The leader as this node knows it.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// Whether this node leads the group, as far as it knows.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    /// Waits until this node has applied `index`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] at the deadline; [`Error::Stopped`].
+    pub async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), Error> {
+        if self.state.applied().0 >= index {
+            return Ok(());
+        }
+        let mut applied = self.state.subscribe();
+        let waited = tokio::time::timeout_at(
+            deadline.into(),
+            applied.wait_for(|state| state.index >= index),
+        );
+        match waited.await {
+            Err(_) => Err(Error::Timeout),
+            Ok(Err(_)) => Err(Error::Stopped("the group was shut down".to_owned())),
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+}
+
+/// The groups of this node by id.
+#[derive(Default)]
+pub struct Groups {
+    running: RwLock<BTreeMap<GroupId, Arc<Group>>>,
+}
+
+impl Groups {
+    /// A running group.
+    pub fn find(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.running.read().get(&id).cloned()
+    }
+
+    /// All running groups, the cluster group first.
+    pub fn all(&self) -> Vec<Arc<Group>> {
+        self.running.read().values().cloned().collect()
+    }
+
+    fn insert(&self, group: Arc<Group>) {
+        self.running.write().insert(group.id, group);
+    }
+
+    fn remove(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.running.write().remove(&id)
+    }
+}
+
+/// The state machine of a database group.
+struct DatabaseMachine;
+
+impl Machine for DatabaseMachine {
+    fn apply(
+        &self,
+        index: u64,
+        command: &rookery_proto::log::v1::Command,
+        state: &mut Overlay<'_>,
+    ) -> Result<rookery_proto::log::v1::Applied, MachineError> {
+        database::apply(index, command, state).map_err(|error| machine_error(index, error))
+    }
+
+    fn publish(&self) {}
+
+    fn reload(&self, _: &dyn Read, _: Space) -> Result<(), MachineError> {
+        Ok(())
+    }
+}
+
+fn machine_error(index: u64, error: results::Error) -> MachineError {
+    match error {
+        results::Error::Storage(error) => MachineError::Storage(error),
+        other => MachineError::Entry { index, why: other.to_string() },
+    }
+}
+
+/// The state machine of the cluster group: it publishes the registry.
+struct ClusterMachine {
+    consensus: std::sync::Weak<Consensus>,
+    cluster: Arc<crate::cluster::Cluster>,
+}
+
+impl ClusterMachine {
+    fn announce(&self) {
+        if let Some(consensus) = self.consensus.upgrade() {
+            consensus.registry_changes.send_replace(self.cluster.registry().revision);
+        }
+    }
+}
+
+impl Machine for ClusterMachine {
+    fn apply(
+        &self,
+        index: u64,
+        command: &rookery_proto::log::v1::Command,
+        state: &mut Overlay<'_>,
+    ) -> Result<rookery_proto::log::v1::Applied, MachineError> {
+        self.cluster.apply(index, command, state).map_err(|error| machine_error(index, error))
+    }
+
+    fn publish(&self) {
+        let before = self.cluster.registry().revision;
+        if self.cluster.publish().revision != before {
+            self.announce();
+        }
+    }
+
+    fn reload(&self, read: &dyn Read, space: Space) -> Result<(), MachineError> {
+        self.cluster.reload(read, space).map_err(|error| machine_error(0, error))?;
+        self.announce();
+        Ok(())
+    }
+}
+
+impl Consensus {
+    /// A group that runs on this node.
+    ///
+    /// # Errors
+    /// [`Error::NotMember`] for the cluster group of a passive node; [`Error::NotLeader`] for a database that is
+    /// held elsewhere.
+    pub fn group(&self, id: GroupId) -> Result<Arc<Group>, Error> {
+        self.groups.find(id).ok_or_else(|| match (id, &*self.state.borrow()) {
+            (GroupId::CLUSTER, super::State::Passive(why)) => Error::NotMember(why.clone()),
+            _ => Error::NotLeader,
+        })
+    }
+
+    /// Starts the cluster group of a member.
+    pub(super) async fn start_cluster_group(&self) -> Result<Arc<Group>, Error> {
+        let machine =
+            ClusterMachine { consensus: self.this.clone(), cluster: self.cluster.clone() };
+        self.start_group(GroupId::CLUSTER, Arc::new(machine)).await
+    }
+
+    async fn start_group(
+        &self,
+        id: GroupId,
+        machine: Arc<dyn Machine>,
+    ) -> Result<Arc<Group>, Error> {
+        if let Some(running) = self.groups.find(id) {
+            return Ok(running);
+        }
+        if !self.store.has_key(id) {
+            self.store.create_key(id)?;
+        }
+        let stopped = |e: &dyn std::fmt::Display| Error::Stopped(e.to_string());
+        let state = GroupState::open(self.store.clone(), id).map_err(|e| stopped(&e))?;
+        machine.reload(self.store.as_ref(), state.space()).map_err(|e| stopped(&e))?;
+        let state_machine = StateMachine::new(state.clone(), machine).map_err(|e| stopped(&e))?;
+        let log = LogStore::open(self.store.clone(), id, self.committer.clone())
+            .map_err(|e| stopped(&e))?;
+        if let Some(expected) = &self.expected {
+            log.check_sentinel(expected).map_err(|e| stopped(&e))?;
+        }
+        let network = GroupNetwork::new(self.channels()?, id);
+        let config = self.raft_config(id).map_err(|e| stopped(&e))?;
+        let raft = Raft::new(self.node_id().0, config, network, log, state_machine)
+            .await
+            .map_err(|e| stopped(&e))?;
+        let this = self.this.clone();
+        let reads = ReadRounds::start(move || {
+            let this = this.clone();
+            async move {
+                let consensus =
+                    this.upgrade().ok_or_else(|| Error::Stopped("shut down".to_owned()))?;
+                consensus.ask_read_index(id).await
+            }
+        });
+        let group = Arc::new(Group { id, raft, state, reads });
+        self.groups.insert(group.clone());
+        Ok(group)
+    }
+
+    fn raft_config(&self, id: GroupId) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
+        let times = &self.config.raft;
+        let config = openraft::Config {
+            cluster_name: format!("{}/{id}", self.identity().cluster_id),
+            heartbeat_interval: times.heartbeat_ms,
+            election_timeout_min: times.election_timeout_min_ms,
+            election_timeout_max: times.election_timeout_max_ms,
+            install_snapshot_timeout: 60_000,
+            max_payload_entries: 512,
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(times.snapshot_after_entries),
+            max_in_snapshot_log_to_keep: (times.snapshot_after_entries / 2).max(16),
+            purge_batch_size: 256,
+            replication_lag_threshold: times.snapshot_after_entries.max(1_000),
+            enable_pre_vote: Some(true),
+            ..openraft::Config::default()
+        };
+        Ok(Arc::new(config.validate()?))
+    }
+
+    /// Makes the running database groups what the registry says: starts what this node should hold, stops and
+    /// shreds what was deleted.
+    pub(super) async fn reconcile_groups(&self) -> Result<(), Error> {
+        let registry = self.registry();
+        if !registry.is_formed() {
+            return Ok(());
+        }
+        let me = self.node_id();
+        let wanted: BTreeSet<DatabaseId> = registry
+            .databases()
+            .filter(|record| record.node_ids.contains(&me.0))
+            .map(|record| DatabaseId(record.id))
+            .collect();
+        for id in &wanted {
+            let group = GroupId::from(*id);
+            if self.groups.find(group).is_none() {
+                self.start_database(&registry, *id).await?;
+            }
+        }
+        for id in self.held_databases()? {
+            if !wanted.contains(&id) && registry.was_deleted(id) {
+                self.drop_database(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn start_database(&self, registry: &Registry, id: DatabaseId) -> Result<(), Error> {
+        let Some(record) = registry.database_by_id(id) else { return Ok(()) };
+        let mut marker = Batch::default();
+        marker.put(NODE_SPACE, marker_key(id), Vec::new());
+        self.store.write(marker, Durability::Synced)?;
+        let group = self.start_group(id.into(), Arc::new(DatabaseMachine)).await?;
+        let members: BTreeMap<u64, Member> = record
+            .node_ids
+            .iter()
+            .filter_map(|id| Some((*id, member_of(registry, NodeId(*id))?)))
+            .collect();
+        // Every holder begins with the same membership, which openraft takes once; a group that already has a log
+        // keeps its own.
+        match group.raft.initialize(members).await {
+            Ok(()) => tracing::info!(database = %id, "database group starts"),
+            Err(openraft::errors::RaftError::APIError(_)) => {}
+            Err(openraft::errors::RaftError::Fatal(e)) => {
+                return Err(Error::Stopped(e.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_database(&self, id: DatabaseId) -> Result<(), Error> {
+        let group = GroupId::from(id);
+        if let Some(running) = self.groups.remove(group)
+            && let Err(e) = running.raft.shutdown().await
+        {
+            tracing::warn!(database = %id, error = %e, "database group ended badly");
+        }
+        tracing::info!(database = %id, "shredding a deleted database");
+        // The key first: from here on nothing of the database can be read, whatever happens to its records.
+        self.store.destroy_key(group)?;
+        self.store.clear_group(group)?;
+        let mut marker = Batch::default();
+        marker.delete(NODE_SPACE, marker_key(id));
+        self.store.write(marker, Durability::Synced)?;
+        Ok(())
+    }
+
+    fn held_databases(&self) -> Result<Vec<DatabaseId>, Error> {
+        let mut held = Vec::new();
+        let end = [MARKER, &[0xff; 9]].concat();
+        self.store.scan(NODE_SPACE, MARKER, Bound::Excluded(&end), &mut |key, _| {
+            if let Some(id) = key.strip_prefix(MARKER).and_then(|rest| rest.try_into().ok()) {
+                held.push(DatabaseId(u64::from_be_bytes(id)));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(held)
+    }
+
+    /// One round of read index: from openraft where this node leads, from the leader where not.
+    async fn ask_read_index(&self, id: GroupId) -> Result<u64, Error> {
+        let group = self.group(id)?;
+        match group.leader() {
+            Some(leader) if leader == self.node_id() => self.lead_read_index(&group).await,
+            Some(leader) => self.remote_read_index(id, leader).await,
+            None => Err(Error::NoLeader),
+        }
+    }
+
+    /// The read index of a group that this node leads, confirmed by a quorum.
+    pub(super) async fn lead_read_index(&self, group: &Group) -> Result<u64, Error> {
+        use openraft::errors::{LinearizableReadError, RaftError};
+        let asked = group.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        let timeout = Duration::from_millis(self.config.raft.election_timeout_max_ms);
+        match tokio::time::timeout(timeout, asked).await {
+            Err(_) => Err(Error::NoQuorum),
+            Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
+            Ok(Err(RaftError::Fatal(e))) => Err(Error::Stopped(e.to_string())),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => {
+                Err(Error::NotLeader)
+            }
+            Ok(Err(RaftError::APIError(_))) => Err(Error::NoQuorum),
+        }
+    }
+
+    async fn remote_read_index(&self, id: GroupId, leader: NodeId) -> Result<u64, Error> {
+        use rookery_proto::peer::v1::{ReadIndexRequest, channel_request, channel_response};
+        let body = channel_request::Body::ReadIndex(ReadIndexRequest { group: id.0 });
+        match self.ask_peer(leader, body, crate::limits::PEER_ANSWER_TIMEOUT).await? {
+            channel_response::Body::ReadIndex(answer) => Ok(answer.index),
+            _ => Err(Error::Stopped("a peer answered with another message".to_owned())),
+        }
+    }
+}
+
+/// A node of the registry as consensus needs it.
+pub(super) fn member_of(registry: &Registry, id: NodeId) -> Option<Member> {
+    registry.node(id).map(|record| Member {
+        name: record.name.clone(),
+        peer_address: record.peer_address.clone(),
+        client_address: record.client_address.clone(),
+        thumbprint: record.thumbprint.clone(),
+        incarnation: record.incarnation.clone(),
+    })
+}
+
+fn marker_key(id: DatabaseId) -> Vec<u8> {
+    [MARKER, &id.0.to_be_bytes()].concat()
+}

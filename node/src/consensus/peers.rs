@@ -1,0 +1,270 @@
+//! The answers to peers: who is admitted, and what each call of the peer protocol does here.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rookery_proto::{
+    log::v1::{Proposal, Refusal, proposal},
+    peer::v1::{self as peer, forward_request, forward_response},
+};
+
+use super::{
+    Consensus, Error, Fresh, State,
+    peer_service::{PeerHandler, PeerRefused},
+    snapshot::SnapshotSink,
+    types::Raft,
+};
+use crate::{
+    authz::{self, Author, DatabaseOperation, Denied},
+    cluster, database, limits,
+    names::{DatabaseId, GroupId, NodeId, Thumbprint},
+};
+
+/// The handler that the peer listener calls.
+#[derive(Clone)]
+pub struct Peers(pub Arc<Consensus>);
+
+#[tonic::async_trait]
+impl PeerHandler for Peers {
+    fn raft(&self, group: GroupId) -> Option<Raft> {
+        self.0.groups.find(group).map(|group| group.raft.clone())
+    }
+
+    fn admit(&self, thumbprint: &Thumbprint, hello: &peer::Hello) -> Result<NodeId, PeerRefused> {
+        self.0.admit(thumbprint, hello)
+    }
+
+    fn still_member(&self, node: NodeId, thumbprint: &Thumbprint) -> bool {
+        self.0.still_member(node, thumbprint)
+    }
+
+    fn hello(&self) -> peer::Hello {
+        self.0.identity().hello()
+    }
+
+    async fn read_index(&self, group: GroupId) -> Result<u64, peer::PeerError> {
+        let group = self.0.group(group).map_err(|e| e.to_peer())?;
+        self.0.lead_read_index(&group).await.map_err(|e| e.to_peer())
+    }
+
+    async fn freshness(
+        &self,
+        from: NodeId,
+        _: peer::FreshnessRequest,
+    ) -> Result<peer::FreshnessResponse, peer::PeerError> {
+        self.0.answer_freshness(from).await.map_err(|e| e.to_peer())
+    }
+
+    async fn confirm(
+        &self,
+        request: peer::ConfirmRequest,
+    ) -> Result<peer::ConfirmResponse, peer::PeerError> {
+        let group = self.0.group(GroupId::CLUSTER).map_err(|e| e.to_peer())?;
+        let deadline = Instant::now() + limits::PEER_ANSWER_TIMEOUT;
+        group.wait_applied(request.index, deadline).await.map_err(|e| e.to_peer())?;
+        Ok(peer::ConfirmResponse { applied_index: group.state.applied().0 })
+    }
+
+    async fn forward(&self, _: NodeId, request: peer::ForwardRequest) -> peer::ForwardResponse {
+        use forward_response::Result as Answer;
+        let answer = match self.0.serve_forward(request).await {
+            Ok(answer) => answer,
+            Err(Error::Refused(refusal)) => Answer::Refused(*refusal),
+            Err(Error::Denied(denied)) => Answer::Refused(Refusal::from(denied.as_ref())),
+            Err(error) => Answer::Error(error.to_peer()),
+        };
+        peer::ForwardResponse { result: Some(answer) }
+    }
+
+    async fn status(&self) -> peer::StatusResponse {
+        peer::StatusResponse { status: Some(self.0.status_local()) }
+    }
+
+    fn snapshot_sink(&self, group: GroupId) -> Option<SnapshotSink> {
+        let running = self.0.groups.find(group)?;
+        match SnapshotSink::begin(&running.state) {
+            Ok(sink) => Some(sink),
+            Err(error) => {
+                tracing::error!(%group, %error, "a snapshot cannot be received");
+                None
+            }
+        }
+    }
+
+    fn probe(
+        &self,
+        thumbprint: &Thumbprint,
+        request: peer::ProbeRequest,
+    ) -> Result<peer::ProbeResponse, tonic::Status> {
+        self.0.answer_probe(thumbprint, &request)
+    }
+}
+
+impl Consensus {
+    /// Whether the holder of a certificate may speak as the node that its Hello names.
+    ///
+    /// A removed node, a wiped folder under an old id, and a node of another cluster are refused here.
+    fn admit(&self, thumbprint: &Thumbprint, hello: &peer::Hello) -> Result<NodeId, PeerRefused> {
+        let identity = self.identity();
+        if !identity.is_member() {
+            return Err(PeerRefused::NotFormed);
+        }
+        if hello.cluster_id != identity.cluster_id {
+            return Err(PeerRefused::OtherCluster);
+        }
+        let id = NodeId(hello.node_id);
+        let (certificate, incarnation) = self.known_member(id).ok_or(PeerRefused::NotAMember)?;
+        if certificate != thumbprint.as_bytes() {
+            return Err(match self.is_any_member(thumbprint) {
+                true => PeerRefused::OtherNode,
+                false => PeerRefused::NotAMember,
+            });
+        }
+        if incarnation != hello.incarnation {
+            return Err(PeerRefused::OtherIncarnation);
+        }
+        Ok(id)
+    }
+
+    fn still_member(&self, node: NodeId, thumbprint: &Thumbprint) -> bool {
+        let registry = self.cluster.registry();
+        if registry.is_formed() {
+            return registry
+                .member(thumbprint)
+                .is_some_and(|record| record.id == node.0 && !record.removed);
+        }
+        self.identity.load().peers.get(&node).is_some_and(|m| m.thumbprint == thumbprint.as_bytes())
+    }
+
+    fn is_any_member(&self, thumbprint: &Thumbprint) -> bool {
+        self.cluster.registry().member(thumbprint).is_some()
+    }
+
+    /// Thumbprint and incarnation of a current member.
+    fn known_member(&self, id: NodeId) -> Option<(Vec<u8>, Vec<u8>)> {
+        let registry = self.cluster.registry();
+        if registry.is_formed() {
+            let record = registry.node(id).filter(|record| !record.removed)?;
+            return Some((record.thumbprint.clone(), record.incarnation.clone()));
+        }
+        let identity = self.identity.load();
+        let member = identity.peers.get(&id)?;
+        Some((member.thumbprint.clone(), member.incarnation.clone()))
+    }
+
+    /// Steps 2 and 3 of `freshness`.
+    async fn answer_freshness(&self, from: NodeId) -> Result<peer::FreshnessResponse, Error> {
+        let received = self.clock.boot();
+        let group = self.group(GroupId::CLUSTER)?;
+        if !group.is_leader() {
+            return Err(Error::NotLeader);
+        }
+        self.note_leadership(GroupId::CLUSTER);
+        self.promises.promise(from, received, self.lease());
+        // Through the rounds, so that the questions of all nodes share one confirmation.
+        let deadline = Instant::now() + limits::PEER_ANSWER_TIMEOUT;
+        let commit_index = group.reads.index(deadline).await?;
+        Ok(peer::FreshnessResponse { commit_index, leader_unix_ms: self.clock.wall().0 })
+    }
+
+    /// Serves a call whose author is a client of another node: decided here again, with the author's own identity.
+    async fn serve_forward(
+        &self,
+        request: peer::ForwardRequest,
+    ) -> Result<forward_response::Result, Error> {
+        let malformed = || Error::refused("INVALID_ARGUMENT", "the forwarded call is malformed");
+        let author = Thumbprint::from_bytes(&request.author).map_err(|_| malformed())?;
+        let left = Duration::from_millis(u64::from(request.deadline_ms)).min(limits::DEADLINE_MAX);
+        let deadline = Instant::now() + left;
+        let fresh = self.fresh(deadline).await?;
+        match request.call.ok_or_else(malformed)? {
+            forward_request::Call::Propose(proposal) => {
+                decide_proposal(&fresh, &author, &proposal)?.map_err(|()| malformed())?;
+                let applied =
+                    self.propose_here(Author::Certificate(author), proposal, deadline).await?;
+                Ok(forward_response::Result::Applied(applied))
+            }
+            forward_request::Call::Read(read) => {
+                let database = GroupId(read.group).database().ok_or_else(malformed)?;
+                let operation = match read.read.as_ref().ok_or_else(malformed)? {
+                    peer::document_read::Read::Get(_) => DatabaseOperation::ReadDocument,
+                    peer::document_read::Read::List(_) => DatabaseOperation::ListDocuments,
+                };
+                let caller = fresh.registry.caller(Some(author));
+                let permit = authz::decide_database(
+                    caller,
+                    operation,
+                    database,
+                    fresh.at,
+                    fresh.registry.revision,
+                )?;
+                let read = read.read.ok_or_else(malformed)?;
+                let bytes = self.serve_forwarded_read(&permit, read, deadline).await?;
+                Ok(forward_response::Result::Read(bytes))
+            }
+        }
+    }
+
+    /// Formation: tells a node with an empty folder whether the cluster stands already.
+    fn answer_probe(
+        &self,
+        thumbprint: &Thumbprint,
+        request: &peer::ProbeRequest,
+    ) -> Result<peer::ProbeResponse, tonic::Status> {
+        let refused = || tonic::Status::permission_denied("this certificate is no member");
+        let identity = self.identity();
+        let in_formation = self.formation.as_ref().is_some_and(|formation| {
+            formation.cluster_id == request.cluster_id
+                && formation.nodes.iter().any(|node| node.thumbprint == *thumbprint)
+        });
+        let member = identity.cluster_id == request.cluster_id
+            && self.cluster.registry().member(thumbprint).is_some();
+        if !in_formation && !member {
+            return Err(refused());
+        }
+        let known = identity
+            .peers
+            .iter()
+            .find(|(_, member)| member.thumbprint == thumbprint.as_bytes())
+            .map(|(id, member)| match self.known_member(*id) {
+                Some((_, incarnation)) => incarnation,
+                None => member.incarnation.clone(),
+            });
+        Ok(peer::ProbeResponse {
+            formed: identity.is_member(),
+            incarnation: identity.incarnation.as_bytes().to_vec(),
+            known_incarnation: known.unwrap_or_default(),
+        })
+    }
+
+    /// Whether this node takes part in its cluster.
+    pub(super) fn is_serving(&self) -> bool {
+        matches!(*self.state.borrow(), State::Member)
+    }
+}
+
+/// Decides a forwarded proposal as if its author had called here.
+fn decide_proposal(
+    fresh: &Fresh,
+    author: &Thumbprint,
+    proposal: &Proposal,
+) -> Result<Result<(), ()>, Denied> {
+    let caller = fresh.registry.caller(Some(*author));
+    let revision = fresh.registry.revision;
+    match &proposal.command {
+        Some(proposal::Command::Cluster(command)) if proposal.group == GroupId::CLUSTER.0 => {
+            let operation = cluster::operation(command);
+            let _permit = authz::decide_server(caller, operation, fresh.at, revision)?;
+            Ok(Ok(()))
+        }
+        Some(proposal::Command::Database(command)) if proposal.group != GroupId::CLUSTER.0 => {
+            let operation = database::operation(command);
+            let id = DatabaseId(proposal.group);
+            let _permit = authz::decide_database(caller, operation, id, fresh.at, revision)?;
+            Ok(Ok(()))
+        }
+        Some(_) | None => Ok(Err(())),
+    }
+}

@@ -1,0 +1,299 @@
+//! From a permitted command to an entry of a log, here or at the leader.
+//!
+//! A proposal is retried under its request id until its deadline: the state machine keeps the results of request ids,
+//! so a command whose first answer was lost is applied once.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use prost::Message as _;
+use rookery_proto::{
+    log::v1::{self as log, Applied, ClusterCommand, DatabaseCommand, Proposal, applied, proposal},
+    peer::v1::{self as peer, ConfirmRequest, ForwardRequest, channel_request, channel_response},
+};
+
+use super::{Consensus, Error, Group, types::CommandBytes};
+use crate::{
+    authz::{Author, DatabasePermit, Permit},
+    cluster::{self, Registry},
+    database, limits,
+    names::{GroupId, NodeId, RequestId},
+};
+
+/// Version of `rookery.log.v1.Command` that this node writes.
+const COMMAND_VERSION: u32 = 1;
+/// Pause before the next try of a proposal whose leader is not known or not ready.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+impl Consensus {
+    /// Puts a permitted command into the cluster group's log and waits until it is applied here and, where it takes
+    /// rights away, until no node decides on the older registry.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] is the state machine's answer; [`Error::Timeout`] leaves the outcome open.
+    pub async fn propose_cluster(
+        &self,
+        permit: Permit,
+        request_id: RequestId,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        debug_assert_eq!(permit.operation(), cluster::operation(&command));
+        let proposal = Proposal {
+            group: GroupId::CLUSTER.0,
+            request_id: request_id.as_bytes().to_vec(),
+            registry_revision: permit.revision(),
+            command: Some(proposal::Command::Cluster(command)),
+        };
+        let applied = self.propose(permit.author(), proposal, deadline).await?;
+        // Read your own writes on this node too.
+        let group = self.group(GroupId::CLUSTER)?;
+        group.wait_applied(applied.index, deadline).await?;
+        Ok(applied)
+    }
+
+    /// Puts a permitted command into a database group's log and waits until it is applied at the leader.
+    ///
+    /// # Errors
+    /// As [`Consensus::propose_cluster`].
+    pub async fn propose_database(
+        &self,
+        permit: DatabasePermit,
+        request_id: RequestId,
+        command: DatabaseCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        debug_assert_eq!(permit.operation(), database::operation(&command));
+        let proposal = Proposal {
+            group: GroupId::from(permit.database()).0,
+            request_id: request_id.as_bytes().to_vec(),
+            registry_revision: permit.revision(),
+            command: Some(proposal::Command::Database(command)),
+        };
+        self.propose(permit.author(), proposal, deadline).await
+    }
+
+    async fn propose(
+        &self,
+        author: Author,
+        proposal: Proposal,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        let mut sent = false;
+        loop {
+            let tried = self.try_propose(author, &proposal, deadline, &mut sent).await;
+            let error = match tried {
+                Ok(applied) => return answer(applied),
+                Err(error) => error,
+            };
+            let again = error.is_transient() || (sent && matches!(error, Error::Timeout));
+            if !again {
+                return Err(error);
+            }
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(if sent { Error::Timeout } else { error });
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn try_propose(
+        &self,
+        author: Author,
+        proposal: &Proposal,
+        deadline: Instant,
+        sent: &mut bool,
+    ) -> Result<Applied, Error> {
+        let group = GroupId(proposal.group);
+        let leader = self.leader_of_group(group)?;
+        if leader == self.node_id() {
+            *sent = true;
+            return self.propose_here(author, proposal.clone(), deadline).await;
+        }
+        let Author::Certificate(thumbprint) = author else {
+            // A node never speaks for itself at another node's door.
+            return Err(Error::NotLeader);
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let body = channel_request::Body::Forward(ForwardRequest {
+            author: thumbprint.as_bytes().to_vec(),
+            deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+            call: Some(peer::forward_request::Call::Propose(proposal.clone())),
+        });
+        *sent = true;
+        match self.ask_peer_until(leader, body, deadline).await? {
+            channel_response::Body::Forward(response) => match response.result {
+                Some(peer::forward_response::Result::Applied(applied)) => Ok(applied),
+                Some(peer::forward_response::Result::Refused(refusal)) => {
+                    Err(Error::Refused(Box::new(refusal)))
+                }
+                Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
+                Some(peer::forward_response::Result::Read(_)) | None => {
+                    Err(Error::Stopped("a peer answered with another message".to_owned()))
+                }
+            },
+            _ => Err(Error::Stopped("a peer answered with another message".to_owned())),
+        }
+    }
+
+    /// Who leads a group: from the group itself where it runs here, by asking along its members where not.
+    fn leader_of_group(&self, id: GroupId) -> Result<NodeId, Error> {
+        if let Some(group) = self.groups.find(id) {
+            return group.leader().ok_or(Error::NoLeader);
+        }
+        let registry = self.registry();
+        let holders = id
+            .database()
+            .and_then(|id| registry.database_by_id(id).cloned())
+            .ok_or(Error::NoLeader)?;
+        // A holder that does not lead answers with an error and the next try asks the next one.
+        let turn = usize::try_from(self.clock.boot().as_millis() / RETRY_PAUSE.as_millis())
+            .unwrap_or_default();
+        let count = holders.node_ids.len().max(1);
+        holders.node_ids.get(turn % count).map(|id| NodeId(*id)).ok_or(Error::NoLeader)
+    }
+
+    /// Proposes at this node, which leads the group (or is told so by openraft).
+    pub(super) async fn propose_here(
+        &self,
+        author: Author,
+        proposal: Proposal,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        let group = self.group(GroupId(proposal.group))?;
+        let before = self.registry();
+        let revoking = match &proposal.command {
+            Some(proposal::Command::Cluster(command)) => {
+                cluster::takes_rights_away(&before, command)
+            }
+            Some(proposal::Command::Database(_)) | None => false,
+        };
+        let applied = self.write_entry(&group, author, proposal, deadline).await?;
+        if revoking && !matches!(applied.outcome, Some(applied::Outcome::Refusal(_))) {
+            self.wait_revoked(&before, applied.index, deadline).await?;
+        }
+        Ok(applied)
+    }
+
+    async fn write_entry(
+        &self,
+        group: &Arc<Group>,
+        author: Author,
+        proposal: Proposal,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        use openraft::errors::{ClientWriteError, RaftError};
+        let command = self.stamp(author, proposal);
+        let bytes = CommandBytes(Bytes::from(command.encode_to_vec()));
+        let written = group.raft.client_write(bytes);
+        match tokio::time::timeout_at(deadline.into(), written).await {
+            Err(_) => Err(Error::Timeout),
+            Ok(Ok(response)) => match response.data.0 {
+                Some(applied) => Ok(*applied),
+                None => Err(Error::Stopped("an entry was applied without an answer".to_owned())),
+            },
+            Ok(Err(RaftError::Fatal(e))) => Err(Error::Stopped(e.to_string())),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                Err(Error::NotLeader)
+            }
+            Ok(Err(RaftError::APIError(_))) => Err(Error::NoQuorum),
+        }
+    }
+
+    /// The leader's clock goes into the command; apply knows no other time.
+    fn stamp(&self, author: Author, proposal: Proposal) -> log::Command {
+        let (author, internal_reason) = match author {
+            Author::Certificate(thumbprint) => (thumbprint.as_bytes().to_vec(), String::new()),
+            Author::Internal(reason) => (Vec::new(), reason.to_owned()),
+            Author::Anonymous => (Vec::new(), String::new()),
+        };
+        log::Command {
+            version: COMMAND_VERSION,
+            request_id: proposal.request_id,
+            author,
+            internal_reason,
+            at_unix_ms: self.clock.wall().0,
+            registry_revision: proposal.registry_revision,
+            command: proposal.command.map(|command| match command {
+                proposal::Command::Cluster(command) => log::command::Command::Cluster(command),
+                proposal::Command::Database(command) => log::command::Command::Database(command),
+            }),
+        }
+    }
+
+    /// Step 5 of `freshness`: waits until no node can decide on a registry older than `index`.
+    async fn wait_revoked(
+        &self,
+        before: &Registry,
+        index: u64,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        self.note_leadership(GroupId::CLUSTER);
+        let me = self.node_id();
+        let after = self.registry();
+        let nodes: BTreeSet<NodeId> = before
+            .nodes()
+            .chain(after.nodes())
+            .map(|record| NodeId(record.id))
+            .filter(|id| *id != me)
+            .collect();
+        let waits = nodes.into_iter().map(|node| self.wait_confirmed(node, index));
+        tokio::time::timeout_at(deadline.into(), join_all(waits))
+            .await
+            .map_err(|_| Error::Timeout)?;
+        Ok(())
+    }
+
+    /// Until `node` has applied `index`, or every promise made to it has passed.
+    async fn wait_confirmed(&self, node: NodeId, index: u64) {
+        let over = self.promises.over(node, self.lease()) + limits::DRIFT_MARGIN;
+        loop {
+            let left = over.saturating_sub(self.clock.boot());
+            if left.is_zero() {
+                return;
+            }
+            let body = channel_request::Body::Confirm(ConfirmRequest { index });
+            match self.ask_peer(node, body, left).await {
+                Ok(channel_response::Body::Confirm(answer)) if answer.applied_index >= index => {
+                    return;
+                }
+                Ok(_) | Err(_) => {}
+            }
+            let left = over.saturating_sub(self.clock.boot());
+            tokio::time::sleep(left.min(Duration::from_millis(20))).await;
+        }
+    }
+
+    /// One call to a peer, answered within `timeout`.
+    pub(super) async fn ask_peer(
+        &self,
+        node: NodeId,
+        body: channel_request::Body,
+        timeout: Duration,
+    ) -> Result<channel_response::Body, Error> {
+        self.ask_peer_until(node, body, Instant::now() + timeout).await
+    }
+
+    async fn ask_peer_until(
+        &self,
+        node: NodeId,
+        body: channel_request::Body,
+        deadline: Instant,
+    ) -> Result<channel_response::Body, Error> {
+        let channel = self.channels()?.peer(node).ok_or(Error::NoLeader)?;
+        Ok(channel.call(body, deadline.into()).await?)
+    }
+}
+
+fn answer(applied: Applied) -> Result<Applied, Error> {
+    match applied.outcome {
+        Some(applied::Outcome::Refusal(refusal)) => Err(Error::Refused(Box::new(refusal))),
+        Some(applied::Outcome::Cluster(_) | applied::Outcome::Database(_)) => Ok(applied),
+        None => Err(Error::Stopped("an entry was applied without an outcome".to_owned())),
+    }
+}
