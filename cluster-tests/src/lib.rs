@@ -16,6 +16,7 @@
 //! | [`workload`] | writers that remember what was acknowledged, and the proof that it is still there |
 //! | [`markers`] | planted words, and the search for them in every file of a folder |
 //! | [`golden`] | texts that a reader reviews once and a test compares afterwards |
+//! | [`probes`] | calls on open connections while a right is taken away |
 //! | [`wait`] | conditions with deadlines |
 
 pub mod binary;
@@ -29,5 +30,6 @@ pub mod logs;
 pub mod markers;
 pub mod node;
 pub mod ports;
+pub mod probes;
 pub mod wait;
 pub mod workload;

@@ -42,8 +42,11 @@ async fn run(program: &Path, arguments: &[&str]) -> Result<String> {
     Ok(stdout)
 }
 
-/// A Python with the packages of requirements.txt; made once and kept until that file changes.
+/// `ROOKERY_PYTHON`, or a Python with the packages of requirements.txt, made once and kept until that file changes.
 async fn python() -> Result<PathBuf> {
+    if let Some(python) = std::env::var_os("ROOKERY_PYTHON") {
+        return Ok(PathBuf::from(python));
+    }
     let requirements = golden::path("python/requirements.txt");
     let wanted = std::fs::read_to_string(&requirements)?;
     let folder = cache()?.join("python-client");

@@ -1,79 +1,22 @@
 //! Rights that are taken away are gone on every node, on connections that were open, when the acknowledgement arrives.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cluster_tests::{
-    caller::{Caller, Decision, put_request, reason},
+    caller::reason,
     cluster::Cluster,
     identity::Identity,
+    probes::{self, Call, Target},
 };
-use rookery_proto::{
-    cluster::v1::GetTopologyRequest,
-    document::v1::GetDocumentRequest,
-    security::v1::{Access, Clearance},
-};
+use rookery_proto::security::v1::{Access, Clearance};
 use tonic::Status;
 
 /// Revocations of each kind; each one is met by every prober on every node.
 const ROUNDS: usize = 6;
-/// How long probers go on after the acknowledgement.
-const AFTER: Duration = Duration::from_millis(400);
+const SALES: Target<'_> = Target { database: "sales", id: "planted" };
 
-/// One call of a prober.
-#[derive(Debug)]
-struct Probe {
-    node: usize,
-    what: &'static str,
-    start: Instant,
-    outcome: Result<(), Status>,
-}
-
-/// What a prober calls over and over on its open connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Read,
-    StaleRead,
-    Write,
-    Topology,
-}
-
-impl Call {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::StaleRead => "stale read",
-            Self::Write => "write",
-            Self::Topology => "topology",
-        }
-    }
-
-    async fn make(self, caller: &Caller) -> Result<(), Status> {
-        let read = |stale_ok| GetDocumentRequest {
-            database: "sales".into(),
-            id: "planted".into(),
-            stale_ok,
-        };
-        match self {
-            Self::Read => caller.documents().get_document(read(false)).await.map(drop),
-            Self::StaleRead => caller.documents().get_document(read(true)).await.map(drop),
-            Self::Write => {
-                let request = put_request("sales", "written", "{}");
-                caller.documents().put_document(request).await.map(drop)
-            }
-            Self::Topology => caller.cluster().get_topology(GetTopologyRequest {}).await.map(drop),
-        }
-    }
-}
-
-/// Probers on every node with `identity`, while `revoke` runs; then each call that started after the acknowledgement
-/// must have been refused for one of `reasons`, and each prober must have been let in before and refused after.
+/// Calls that were judged after `revoke` was acknowledged.
 async fn probe_through(
     cluster: &Cluster,
     identity: &Identity,
@@ -81,56 +24,7 @@ async fn probe_through(
     reasons: &[&str],
     revoke: impl Future<Output = Result<(), Status>>,
 ) -> Result<usize> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut probers = Vec::new();
-    for (node, caller) in cluster.everywhere(Some(identity))?.into_iter().enumerate() {
-        for &call in calls {
-            call.make(&caller).await?; // The connection is open, and the right is there.
-            let (caller, stop) = (caller.clone(), Arc::clone(&stop));
-            probers.push(tokio::spawn(async move {
-                let mut probes = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let start = Instant::now();
-                    let outcome = call.make(&caller).await;
-                    probes.push(Probe { node, what: call.name(), start, outcome });
-                }
-                probes
-            }));
-        }
-    }
-    tokio::time::sleep(Duration::from_millis(100)).await; // Some probes before.
-    revoke.await?;
-    let acknowledged = Instant::now();
-    tokio::time::sleep(AFTER).await; // Some probes after.
-    stop.store(true, Ordering::Relaxed);
-    let mut judged = 0;
-    for prober in probers {
-        let probes = prober.await?;
-        let after: Vec<_> = probes.iter().filter(|probe| probe.start > acknowledged).collect();
-        for probe in &after {
-            let late = probe.start - acknowledged;
-            let Probe { node, what, .. } = probe;
-            match &probe.outcome {
-                Ok(()) => anyhow::bail!(
-                    "n{}: a {what} {late:?} after the acknowledgement was allowed",
-                    node + 1
-                ),
-                Err(status) => {
-                    // The connection may be closed under a call; then nothing was allowed either.
-                    let cut = matches!(Decision::of(&probe.outcome), Decision::None(_));
-                    let told = reasons.contains(&reason(status).as_str());
-                    anyhow::ensure!(cut || told, "n{}: a {what} was answered {status:?}", node + 1);
-                }
-            }
-        }
-        let told = |probe: &&&Probe| {
-            probe.outcome.as_ref().is_err_and(|status| reasons.contains(&reason(status).as_str()))
-        };
-        anyhow::ensure!(after.iter().any(|probe| told(&probe)), "a prober was never told why");
-        anyhow::ensure!(probes.iter().any(|probe| probe.outcome.is_ok()), "no probe was let in");
-        judged += after.len();
-    }
-    Ok(judged)
+    Ok(probes::through(cluster, identity, SALES, calls, reasons, revoke).await?.after)
 }
 
 #[tokio::test]
@@ -152,7 +46,7 @@ async fn what_is_taken_away_is_gone_on_every_node_at_the_acknowledgement() -> Re
             probe_through(&cluster, &user, &[Call::Write], &["DATABASE_ACCESS_DENIED"], narrow)
                 .await?;
         for caller in cluster.everywhere(Some(&user))? {
-            Call::Read.make(&caller).await?;
+            Call::Read.make(&caller, SALES).await?;
         }
         // The grant removed: reads end, what every registered certificate may do goes on.
         let remove = admin.set_grants(&thumbprint, &[]);
@@ -160,7 +54,7 @@ async fn what_is_taken_away_is_gone_on_every_node_at_the_acknowledgement() -> Re
         judged +=
             probe_through(&cluster, &user, &reads, &["DATABASE_ACCESS_DENIED"], remove).await?;
         for caller in cluster.everywhere(Some(&user))? {
-            Call::Topology.make(&caller).await?;
+            Call::Topology.make(&caller, SALES).await?;
         }
         // Deleted: everything ends.
         admin.set_grants(&thumbprint, &grants).await?;
@@ -205,7 +99,7 @@ async fn a_demoted_operator_and_a_deleted_database_take_their_rights_along() -> 
     admin.put("Sales", "planted", "{}").await?;
     for caller in cluster.everywhere(Some(&user))? {
         for call in calls {
-            let outcome = call.make(&caller).await;
+            let outcome = call.make(&caller, SALES).await;
             let denied = outcome.as_ref().is_err_and(|s| reason(s) == "DATABASE_ACCESS_DENIED");
             anyhow::ensure!(denied, "an old grant opened a new database: {outcome:?}");
         }
@@ -222,7 +116,7 @@ async fn a_revocation_is_acknowledged_and_holds_while_a_node_stands_still() -> R
     let user = cluster.register("user", Clearance::User, &[("sales", Access::Read)]).await?;
     let everywhere = cluster.everywhere(Some(&user))?;
     for caller in &everywhere {
-        Call::Read.make(caller).await?;
+        Call::Read.make(caller, SALES).await?;
     }
     // A follower of the cluster group, so that the acknowledgement does not wait for an election.
     let leader = cluster.leader("cluster").await?;
@@ -237,7 +131,7 @@ async fn a_revocation_is_acknowledged_and_holds_while_a_node_stands_still() -> R
     for _ in 0..50 {
         for (node, caller) in everywhere.iter().enumerate() {
             for call in [Call::Read, Call::StaleRead] {
-                let outcome = call.make(caller).await;
+                let outcome = call.make(caller, SALES).await;
                 let what = call.name();
                 anyhow::ensure!(outcome.is_err(), "n{}: a {what} was allowed", node + 1);
             }
