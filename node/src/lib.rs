@@ -2,14 +2,18 @@
 
 pub mod authz;
 pub mod certificates;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod consensus;
 pub mod crypto;
 pub mod database;
+pub mod edge;
 pub mod limits;
 pub mod names;
 pub mod results;
+pub mod server;
 pub mod storage;
+pub mod telemetry;
 pub mod tls;

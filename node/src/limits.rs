@@ -12,6 +12,10 @@ pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 2_000;
 pub const HANDSHAKES_MAX: usize = 1_000;
 /// Largest client certificate in bytes of DER.
 pub const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
+/// Largest upload that is searched for a certificate, in bytes: PEM with a chain and a key.
+pub const UPLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Most host names and addresses of a node certificate.
+pub const NODE_CERTIFICATE_NAMES_MAX: usize = 100;
 /// Longest client certificate chain.
 pub const CERTIFICATE_CHAIN_MAX: usize = 3;
 /// Concurrent HTTP/2 streams of one client connection.
@@ -110,6 +114,39 @@ pub const ADDRESS_BYTES_MAX: usize = 260;
 pub const JOIN_TOKEN_ID_BYTES_MAX: usize = 64;
 /// Most names that one refusal lists.
 pub const REFUSAL_NAMES_MAX: usize = 20;
+
+/// Open connections of the peer listener: a few for each pair of nodes.
+pub const PEER_CONNECTIONS_MAX: usize = 512;
+/// Connections that the kernel completes before they are accepted.
+pub const ACCEPT_BACKLOG: u32 = 1_024;
+/// Rest after an accept that failed for want of descriptors or memory.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Bytes of one request's headers.
+pub const HEADER_LIST_BYTES_MAX: u32 = 32 * 1024;
+/// Longest time for the headers of an HTTP/1.1 request, and the longest rest between two.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time from the end of the handshake to the first request.
+pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Silence on an HTTP/2 connection after which it is pinged.
+pub const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Longest time a ping may stay unanswered.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection outlives the rights of its certificate, so that its next call is refused with an explanation.
+pub const REVOKED_CONNECTION_LINGER: Duration = Duration::from_secs(2);
+/// How long open calls may go on when the node shuts down.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
+/// What a call may run over its deadline, so that its own answer comes before the cut.
+pub const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+/// Calls under way at once on the ops listener and on the admin socket.
+pub const LOCAL_CONNECTIONS_MAX: usize = 64;
+/// Longest password of a generated certificate package in characters.
+pub const PASSWORD_CHARS_MAX: usize = 128;
+/// Lifetime of a generated certificate where none was asked for.
+pub const CERTIFICATE_LIFE_DEFAULT: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+/// Longest lifetime of a generated certificate.
+pub const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// Life of a join token where none was asked for.
+pub const JOIN_TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
 /// Reads of one group that wait for a read index.
 pub const READS_WAITING_MAX: usize = 65_536;
 /// How long a call waits for freshness of the registry before it is told to try again.
@@ -121,6 +158,8 @@ pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shortest and longest pause between attempts to reach a peer.
 pub const PEER_RECONNECT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
+/// Largest message of a probe, which anybody with a certificate may send, in bytes.
+pub const PROBE_BYTES_MAX: usize = 4 * 1024;
 /// Time between HTTP/2 pings on a peer connection, idle or not.
 pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for the answer to such a ping; together with the interval: how long a dead peer goes unnoticed.

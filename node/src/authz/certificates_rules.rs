@@ -339,14 +339,14 @@ mod tests {
     fn every_cell_of_actor_action_and_target() {
         const NO: &str = "MANAGE_FORBIDDEN";
         const LOW: &str = "CLEARANCE_TOO_LOW";
-        let admins = [ClusterAdmin, ClusterNode];
+        const ADMINS: &[Clearance] = &[ClusterAdmin, ClusterNode];
         type Cells = (&'static [Clearance], Action, [&'static str; 4]);
         let table: &[Cells] = &[
-            (&admins, Action::Generate, ["Y", "Y", "Y", NO]),
-            (&admins, Action::Upload, ["Y", "Y", "Y", "Y"]),
-            (&admins, Action::Edit, ["Y", "Y", "Y", "Y"]),
-            (&admins, Action::Delete, ["Y", "Y", "Y", "Y"]),
-            (&admins, Action::Disable, ["Y", "Y", "Y", NO]),
+            (ADMINS, Action::Generate, ["Y", "Y", "Y", NO]),
+            (ADMINS, Action::Upload, ["Y", "Y", "Y", "Y"]),
+            (ADMINS, Action::Edit, ["Y", "Y", "Y", "Y"]),
+            (ADMINS, Action::Delete, ["Y", "Y", "Y", "Y"]),
+            (ADMINS, Action::Disable, ["Y", "Y", "Y", NO]),
             (&[Operator], Action::Generate, ["Y", "Y", NO, NO]),
             (&[Operator], Action::Upload, ["Y", "Y", NO, NO]),
             (&[Operator], Action::Edit, ["Y", "Y", NO, NO]),

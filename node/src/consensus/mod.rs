@@ -34,7 +34,6 @@ pub mod log_store;
 mod membership;
 pub mod network;
 pub mod peer_service;
-mod peer_tests;
 mod peers;
 mod propose;
 mod reads;
@@ -44,7 +43,7 @@ mod status;
 pub mod types;
 
 use std::{
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicI64},
     time::{Duration, Instant},
 };
 
@@ -69,7 +68,7 @@ use crate::{
     config::{Config, Formation},
     limits,
     names::{NodeId, Thumbprint, Timestamp},
-    storage::Store,
+    storage::{Sentinel, Store},
     tls::{CurrentIdentity, TlsIdentity},
 };
 
@@ -85,9 +84,9 @@ pub struct Parts {
     pub tls: Arc<CurrentIdentity>,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Told of every synced batch of log appends and votes.
-    pub sentinel: committer::SyncedHook,
-    /// What was synced when the node last ran; the logs must not be shorter.
+    /// Says how long the logs must be, and is told of every synced batch.
+    pub sentinel: Arc<Sentinel>,
+    /// What the sentinel said when it was opened.
     pub expected: Option<rookery_proto::log::v1::Sentinel>,
     /// Called once with the reason when the node must end: its storage cannot be trusted any more.
     pub on_fatal: Arc<dyn Fn(String) + Send + Sync>,
@@ -117,13 +116,14 @@ pub struct Consensus {
     state: watch::Sender<State>,
     cluster: Arc<Cluster>,
     groups: Groups,
-    committer: Committer,
+    committer: Arc<Committer>,
     channels: OnceLock<Arc<Channels>>,
     freshness: Freshness,
     promises: Promises,
-    expected: Option<rookery_proto::log::v1::Sentinel>,
+    sentinel: Arc<Sentinel>,
     on_fatal: Arc<dyn Fn(String) + Send + Sync>,
     registry_changes: watch::Sender<u64>,
+    last_stamp: AtomicI64,
     tasks: TaskTracker,
     stop: CancellationToken,
     this: Weak<Self>,
@@ -236,4 +236,4 @@ impl Consensus {
 }
 
 #[cfg(test)]
-mod tests;
+mod peer_tests;

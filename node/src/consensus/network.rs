@@ -114,10 +114,10 @@ impl Network {
     ) -> Result<VoteResponse<Types>, RpcError> {
         let pre = matches!(body, channel_request::Body::PreVote(_));
         let answer = self.call(RPCTypes::Vote, body, option.soft_ttl()).await?;
-        let answer = match answer {
-            channel_response::Body::PreVote(answer) if pre => answer,
-            channel_response::Body::Vote(answer) if !pre => answer,
-            _ => return Err(malformed("a vote was answered with something else")),
+        let ((channel_response::Body::PreVote(answer), true)
+        | (channel_response::Body::Vote(answer), false)) = (answer, pre)
+        else {
+            return Err(malformed("a vote was answered with something else"));
         };
         let vote = answer.vote.as_ref().map(vote_from);
         let vote = vote.ok_or_else(|| malformed("an answer without vote"))?;
@@ -148,10 +148,7 @@ impl RaftNetworkV2<Types> for Network {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RpcError> {
         let body = channel_request::Body::Append(append_to(self.group.0, &request));
-        match self.call(RPCTypes::AppendEntries, body, option.soft_ttl()).await? {
-            channel_response::Body::Append(answer) => append_response_from(&answer),
-            _ => Err(malformed("an append was answered with something else")),
-        }
+        append_response_from(self.call(RPCTypes::AppendEntries, body, option.soft_ttl()).await?)
     }
 
     fn stream_append<'s, S>(
@@ -193,13 +190,11 @@ impl RaftNetworkV2<Types> for Network {
             to_node: *request.to_node_id(),
             last_log_id: request.last_log_id().map(log_id_to),
         });
-        match self.call(RPCTypes::TransferLeader, body, option.soft_ttl()).await? {
-            channel_response::Body::TransferLeader(answer) if answer.accepted => Ok(Ok(())),
-            channel_response::Body::TransferLeader(_) => {
-                Err(malformed("the peer declined the leadership"))
-            }
-            _ => Err(malformed("a leadership transfer was answered with something else")),
-        }
+        let answer = self.call(RPCTypes::TransferLeader, body, option.soft_ttl()).await?;
+        let channel_response::Body::TransferLeader(answer) = answer else {
+            return Err(malformed("a leadership transfer was answered with something else"));
+        };
+        if answer.accepted { Ok(Ok(())) } else { Err(malformed("the peer declined to lead")) }
     }
 
     /// Sends the snapshot over a connection of its own. The bounds are those of `limits`, since openraft's time for one
@@ -307,11 +302,8 @@ where
         let Some(Sent { previous, last, .. }) = self.sent.pop_front() else {
             return Err(malformed("an answer without a question"));
         };
-        let answer = match answer.map_err(|error| self.error(error))? {
-            channel_response::Body::Append(answer) => append_response_from(&answer)?,
-            _ => return Err(malformed("an append was answered with something else")),
-        };
-        Ok(match answer {
+        let answer = answer.map_err(|error| self.error(error))?;
+        Ok(match append_response_from(answer)? {
             AppendEntriesResponse::Success => Ok(last),
             AppendEntriesResponse::PartialSuccess(matching) => {
                 if matching > last || matching < previous {
@@ -333,9 +325,12 @@ where
 }
 
 fn append_response_from(
-    answer: &peer::AppendResponse,
+    answer: channel_response::Body,
 ) -> Result<AppendEntriesResponse<Types>, RpcError> {
     use peer::append_response::Result as Kind;
+    let channel_response::Body::Append(answer) = answer else {
+        return Err(malformed("an append was answered with something else"));
+    };
     match answer.result() {
         Kind::Success => Ok(AppendEntriesResponse::Success),
         Kind::Partial => {

@@ -39,7 +39,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tower::ServiceExt as _;
 
 use super::{
@@ -85,6 +85,10 @@ impl PeerHandler for Fake {
     fn raft(&self, _: GroupId) -> Option<Raft> {
         self.raft_asked.fetch_add(1, Ordering::Relaxed);
         None
+    }
+
+    fn is_member(&self, thumbprint: &Thumbprint) -> bool {
+        self.members.lock().contains_key(thumbprint)
     }
 
     fn admit(&self, thumbprint: &Thumbprint, hello: &Hello) -> Result<NodeId, PeerRefused> {
@@ -172,29 +176,30 @@ impl Drop for Listener {
     }
 }
 
-async fn listen(at: &str, tls: &Arc<CurrentIdentity>, routes: Routes) -> Listener {
+async fn listen<S>(at: &str, tls: &Arc<CurrentIdentity>, service: S) -> Listener
+where
+    S: tower::Service<
+            http::Request<hyper::body::Incoming>,
+            Response = http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static,
+{
     let listener = TcpListener::bind(at).await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(peer_port_config(tls).unwrap());
     let accepting = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((tcp, _)) = listener.accept().await {
-            let (acceptor, routes) = (acceptor.clone(), routes.clone());
+            let (acceptor, service) = (acceptor.clone(), service.clone());
             connections.spawn(async move {
                 tcp.set_nodelay(true).unwrap();
                 let Ok(stream) = acceptor.accept(tcp).await else { return };
-                let certificate = PeerCertificate::of(stream.get_ref().1);
-                let service = routes.map_request(move |mut request: http::Request<_>| {
-                    request.extensions_mut().extend(
-                        certificate
-                            .clone()
-                            .map(|certificate| {
-                                let mut extensions = http::Extensions::new();
-                                extensions.insert(certificate);
-                                extensions
-                            })
-                            .unwrap_or_default(),
-                    );
+                let certificate = PeerCertificate::of(stream.get_ref().1).unwrap();
+                let service = service.map_request(move |mut request: http::Request<_>| {
+                    request.extensions_mut().insert(certificate.clone());
                     request
                 });
                 let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -230,8 +235,8 @@ impl Pair {
     }
 
     async fn listen(&mut self, at: &str) {
-        let routes = Routes::new(peer_service::service(self.fake.clone()));
-        self.listener = Some(listen(at, &self.fake.identity.tls, routes).await);
+        let service = peer_service::service(self.fake.clone());
+        self.listener = Some(listen(at, &self.fake.identity.tls, service).await);
     }
 
     fn address(&self) -> String {
@@ -377,7 +382,17 @@ async fn snapshots_of_strangers_are_refused_before_consensus_hears_of_them() {
         hello: Some(pair.one.hello()),
         group: 0,
         vote: Some(log::Vote { term: 3, node_id: 1, committed: true }),
-        meta: Some(log::SnapshotMeta { last_log_id: Some(log_id(2, 10)), ..Default::default() }),
+        meta: Some(log::SnapshotMeta {
+            last_log_id: Some(log_id(2, 10)),
+            last_membership: Some(log::StoredMembership {
+                log_id: Some(log_id(1, 1)),
+                membership: Some(log::Membership {
+                    configurations: vec![log::VoterSet { node_ids: vec![1] }],
+                    nodes: vec![log::Peer { id: 1, ..Default::default() }],
+                }),
+            }),
+            ..Default::default()
+        }),
     };
     let other = |change: fn(&mut peer::SnapshotHeader)| {
         let mut header = header.clone();
@@ -401,6 +416,12 @@ async fn snapshots_of_strangers_are_refused_before_consensus_hears_of_them() {
             Code::InvalidArgument,
         ),
         ("no meta", own(), other(|header| header.meta = None), Code::InvalidArgument),
+        (
+            "no membership",
+            own(),
+            other(|header| header.meta.as_mut().unwrap().last_membership = None),
+            Code::InvalidArgument,
+        ),
         (
             "a later term than the leader's",
             own(),
@@ -696,6 +717,11 @@ async fn a_probe_is_answered_by_the_certificate_it_came_with() {
     let connection = channel::connect(&pair.address(), &stranger, expected).await.unwrap();
     let answer = channel::client(connection).probe(peer::ProbeRequest::default()).await.unwrap();
     assert_eq!(answer.into_inner().incarnation, stranger.load().thumbprint().as_bytes());
+
+    let large = peer::ProbeRequest { node_name: "n".repeat(5_000), ..Default::default() };
+    let connection = channel::connect(&pair.address(), &stranger, expected).await.unwrap();
+    let error = channel::client(connection).probe(large).await.unwrap_err();
+    assert_eq!(error.code(), Code::OutOfRange);
 }
 
 async fn until(mut condition: impl FnMut() -> bool) {
@@ -787,7 +813,7 @@ async fn last_first(batch: usize, conflicts: &[u64]) -> (Pair, Listener) {
         conflicts: conflicts.iter().copied().collect(),
     };
     let service = peer::peer_service_server::PeerServiceServer::new(service);
-    let listener = listen("127.0.0.1:0", &pair.fake.identity.tls, Routes::new(service)).await;
+    let listener = listen("127.0.0.1:0", &pair.fake.identity.tls, service).await;
     let member = Member { peer_address: listener.address.to_string(), ..pair.two() };
     pair.channels.set_member(NodeId(2), &member).unwrap();
     (pair, listener)

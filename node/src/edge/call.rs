@@ -1,0 +1,226 @@
+//! What every request passes on its way in and out: its deadline, its count, and the form of its errors.
+//!
+//! A status without `google.rpc` details is none of ours: tonic made it, because the message could not be read. Those are
+//! INTERNAL or OUT_OF_RANGE there and name fields of the message; here they become INVALID_ARGUMENT or
+//! RESOURCE_EXHAUSTED and name nothing.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderMap, HeaderValue, header};
+use hyper::body::{Frame, SizeHint};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{Code, Status};
+
+use crate::{
+    edge::{connections::Connection, convert, metrics::Metrics, rpcs},
+    limits,
+};
+
+/// When a call must be answered; an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline(pub Instant);
+
+/// The layer around the router of the client listener.
+pub async fn call(
+    State(metrics): State<Arc<Metrics>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    let deadline = began + time_allowed(request.headers());
+    let rpc = rpcs::label(request.uri().path());
+    let is_grpc = is_grpc(request.headers());
+    let connection = request.extensions().get::<Arc<Connection>>().cloned();
+    request.extensions_mut().insert(Deadline(deadline));
+
+    let response = match timeout_at(deadline + limits::DEADLINE_SLACK, next.run(request)).await {
+        Ok(response) if is_grpc => own_status(response),
+        Ok(response) => response,
+        Err(_elapsed) => convert::deadline_exceeded().into_http(),
+    };
+    let code = code(&response, is_grpc);
+    metrics.answered(rpc, code, began.elapsed().as_secs_f64());
+    let response = with_security_headers(response);
+    match connection {
+        Some(connection) => ends_on_revocation(response, &connection, is_grpc),
+        None => response,
+    }
+}
+
+/// Whether a request speaks gRPC.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The client's `grpc-timeout`, cut to the server's maximum; the default where there is none or it cannot be read.
+fn time_allowed(headers: &HeaderMap) -> Duration {
+    headers
+        .get("grpc-timeout")
+        .and_then(|value| timeout_value(value.as_bytes()))
+        .map_or(limits::DEADLINE_DEFAULT, |asked| asked.min(limits::DEADLINE_MAX))
+}
+
+/// One to eight digits and a unit (gRPC over HTTP/2, "Timeout").
+fn timeout_value(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// Replaces statuses of the codec by ours.
+fn own_status(response: Response) -> Response {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    if !status.details().is_empty() {
+        return response;
+    }
+    let told = match status.code() {
+        Code::Internal => convert::Answer::new(
+            Code::InvalidArgument,
+            "MALFORMED_REQUEST",
+            "The message cannot be decoded. Compare the client's generated code with the .proto files of this \
+             server's version.",
+        ),
+        Code::OutOfRange | Code::ResourceExhausted => convert::Answer::new(
+            Code::ResourceExhausted,
+            "MESSAGE_TOO_LARGE",
+            format!(
+                "The message has more than {} bytes, before or after decompression. Send less at once.",
+                limits::MESSAGE_BYTES_MAX
+            ),
+        ),
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::Unimplemented
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated => return response,
+    };
+    told.status().into_http()
+}
+
+/// The gRPC code of an answer; of pages: OK, or what comes nearest.
+fn code(response: &Response, is_grpc: bool) -> Code {
+    if is_grpc {
+        return Status::from_header_map(response.headers())
+            .map_or(Code::Ok, |status| status.code());
+    }
+    match response.status().as_u16() {
+        200..400 => Code::Ok,
+        404 => Code::NotFound,
+        400..500 => Code::InvalidArgument,
+        _ => Code::Internal,
+    }
+}
+
+fn with_security_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ));
+    response
+}
+
+/// Ends a stream when the certificate of its connection loses rights. An answer that is ready is not cut off: only a
+/// body that has to wait looks at the revocation.
+fn ends_on_revocation(response: Response, connection: &Connection, is_grpc: bool) -> Response {
+    if response.body().is_end_stream() {
+        return response;
+    }
+    let revoked = Box::pin(connection.revocation().cancelled_owned());
+    response.map(|body| Body::new(Revocable { body, revoked, is_grpc, ended: false }))
+}
+
+struct Revocable {
+    body: Body,
+    revoked: Pin<Box<WaitForCancellationFutureOwned>>,
+    is_grpc: bool,
+    ended: bool,
+}
+
+impl HttpBody for Revocable {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        if self.revoked.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.ended = true;
+        if !self.is_grpc {
+            return Poll::Ready(Some(Err(axum::Error::new(Revoked))));
+        }
+        let mut trailers = HeaderMap::new();
+        match revoked_status().add_header(&mut trailers) {
+            Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Err(_) => Poll::Ready(Some(Err(axum::Error::new(Revoked)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate of this connection lost rights")]
+struct Revoked;
+
+fn revoked_status() -> Status {
+    convert::Answer::new(
+        Code::Unauthenticated,
+        "RIGHTS_CHANGED",
+        "An administrator took rights from this certificate while the stream was open. Call again: what is left of \
+         them decides.",
+    )
+    .status()
+}

@@ -1,0 +1,317 @@
+//! The open connections: how many there may be, and whose they are.
+//!
+//! A connection is counted from accept to close, in all and by address. While its handshake is under way it stands in a
+//! second, smaller table; where that is full the **oldest** handshake is ended to make room, because an honest one takes
+//! milliseconds and whoever holds thousands open holds the oldest.
+//!
+//! A connection whose certificate lost rights is marked ([`Connections::revoke`]): its streams end at once, and two
+//! seconds later the connection closes. In between, and on a new connection, every call is decided by the new registry
+//! as always; the two seconds are there so that the holder's next call meets an explained refusal and not a reset.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::{limits, names::Thumbprint, tls::PeerCertificate};
+
+/// How many connections a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Open connections, handshakes included.
+    pub connections_max: usize,
+    /// Open connections from one address (IPv6: from one /64 network).
+    pub per_address_max: usize,
+    /// Handshakes under way.
+    pub handshakes_max: usize,
+    /// Longest handshake, from accept to the end of TLS.
+    pub handshake_timeout: Duration,
+}
+
+impl Bounds {
+    /// The bounds of the client listener.
+    pub const CLIENT: Self = Self {
+        connections_max: limits::CONNECTIONS_MAX,
+        per_address_max: limits::CONNECTIONS_PER_ADDRESS_MAX,
+        handshakes_max: limits::HANDSHAKES_MAX,
+        handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+    };
+
+    /// The bounds of the peer listener: its own budget, so that a flood of clients stops no election.
+    pub const PEER: Self = Self {
+        connections_max: limits::PEER_CONNECTIONS_MAX,
+        per_address_max: limits::PEER_CONNECTIONS_MAX,
+        handshakes_max: limits::PEER_CONNECTIONS_MAX / 2,
+        handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+    };
+}
+
+/// One open connection; an extension of every request on it.
+pub struct Connection {
+    /// Unique in this process.
+    pub id: u64,
+    /// The other side.
+    pub remote: SocketAddr,
+    /// What the handshake proved; `None` where no certificate was shown.
+    pub certificate: Option<PeerCertificate>,
+    revoked: CancellationToken,
+}
+
+impl Connection {
+    /// Completes once the certificate of this connection has lost rights.
+    pub async fn revoked(&self) {
+        self.revoked.cancelled().await;
+    }
+
+    pub(super) fn revocation(&self) -> CancellationToken {
+        self.revoked.clone()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection {} from {}", self.id, self.remote)
+    }
+}
+
+/// The connections of one listener.
+pub struct Connections {
+    bounds: Bounds,
+    next_id: AtomicU64,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    open: usize,
+    by_address: HashMap<IpAddr, usize>,
+    handshakes: BTreeMap<u64, CancellationToken>,
+    by_thumbprint: HashMap<Thumbprint, BTreeMap<u64, CancellationToken>>,
+}
+
+/// Why a connection was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The listener has as many connections as it may.
+    Listener,
+    /// The address has as many connections as it may.
+    Address,
+}
+
+impl Connections {
+    /// An empty table.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { bounds, next_id: AtomicU64::new(1), table: Mutex::default() })
+    }
+
+    /// The bounds it keeps.
+    #[must_use]
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// Open connections, handshakes included.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.table.lock().open
+    }
+
+    /// Takes a new connection, in whose handshake it now is.
+    ///
+    /// # Errors
+    /// [`Full`]; the caller closes the socket.
+    pub fn admit(self: &Arc<Self>, remote: SocketAddr) -> Result<Slot, Full> {
+        let address = counted_address(remote.ip());
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let evicted = CancellationToken::new();
+        let mut table = self.table.lock();
+        if table.open >= self.bounds.connections_max {
+            return Err(Full::Listener);
+        }
+        let from_address = table.by_address.entry(address).or_default();
+        if *from_address >= self.bounds.per_address_max {
+            return Err(Full::Address);
+        }
+        *from_address += 1;
+        table.open += 1;
+        if table.handshakes.len() >= self.bounds.handshakes_max
+            && let Some((_, oldest)) = table.handshakes.pop_first()
+        {
+            oldest.cancel();
+        }
+        table.handshakes.insert(id, evicted.clone());
+        drop(table);
+        Ok(Slot { connections: self.clone(), id, remote, address, evicted, known: None })
+    }
+
+    /// Ends the streams of these certificates now, and their connections a moment later.
+    pub fn revoke(&self, thumbprints: &[Thumbprint]) {
+        let table = self.table.lock();
+        let connections =
+            thumbprints.iter().filter_map(|thumbprint| table.by_thumbprint.get(thumbprint));
+        for revoked in connections.flat_map(BTreeMap::values) {
+            revoked.cancel();
+        }
+    }
+
+    /// Open connections of a certificate.
+    #[must_use]
+    pub fn of(&self, thumbprint: &Thumbprint) -> usize {
+        self.table.lock().by_thumbprint.get(thumbprint).map_or(0, BTreeMap::len)
+    }
+}
+
+/// A place in the table, given back when dropped.
+pub struct Slot {
+    connections: Arc<Connections>,
+    id: u64,
+    remote: SocketAddr,
+    address: IpAddr,
+    evicted: CancellationToken,
+    known: Option<Thumbprint>,
+}
+
+impl Slot {
+    /// Completes when this handshake has to make room for a newer one.
+    pub async fn evicted(&self) {
+        self.evicted.cancelled().await;
+    }
+
+    /// The handshake is over: enters the connection under its certificate.
+    pub fn connected(&mut self, certificate: Option<PeerCertificate>) -> Arc<Connection> {
+        let revoked = CancellationToken::new();
+        let mut table = self.connections.table.lock();
+        table.handshakes.remove(&self.id);
+        if let Some(certificate) = &certificate {
+            let of_certificate = table.by_thumbprint.entry(certificate.thumbprint).or_default();
+            of_certificate.insert(self.id, revoked.clone());
+            self.known = Some(certificate.thumbprint);
+        }
+        drop(table);
+        Arc::new(Connection { id: self.id, remote: self.remote, certificate, revoked })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut table = self.connections.table.lock();
+        table.open = table.open.saturating_sub(1);
+        table.handshakes.remove(&self.id);
+        if let Some(count) = table.by_address.get_mut(&self.address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                table.by_address.remove(&self.address);
+            }
+        }
+        if let Some(thumbprint) = self.known
+            && let Some(of_certificate) = table.by_thumbprint.get_mut(&thumbprint)
+        {
+            of_certificate.remove(&self.id);
+            if of_certificate.is_empty() {
+                table.by_thumbprint.remove(&thumbprint);
+            }
+        }
+    }
+}
+
+/// The address a connection counts for: one customer usually has a whole IPv6 /64.
+fn counted_address(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn table(connections: usize, per_address: usize, handshakes: usize) -> Arc<Connections> {
+        Connections::new(Bounds {
+            connections_max: connections,
+            per_address_max: per_address,
+            handshakes_max: handshakes,
+            handshake_timeout: Duration::from_secs(1),
+        })
+    }
+
+    fn from(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    fn certificate(name: &[u8]) -> PeerCertificate {
+        PeerCertificate { thumbprint: Thumbprint::of(name), der: name.into() }
+    }
+
+    #[test]
+    fn connections_are_bounded_in_all_and_by_address() {
+        let connections = table(3, 2, 10);
+        let _a = connections.admit(from("10.0.0.1:1")).unwrap();
+        let b = connections.admit(from("[::ffff:10.0.0.1]:2")).unwrap();
+        assert_eq!(connections.admit(from("10.0.0.1:3")).err(), Some(Full::Address));
+        let _c = connections.admit(from("10.0.0.2:1")).unwrap();
+        assert_eq!(connections.admit(from("10.0.0.3:1")).err(), Some(Full::Listener));
+        drop(b);
+        assert_eq!(connections.open(), 2);
+        let _d = connections.admit(from("10.0.0.1:4")).unwrap();
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let connections = table(10, 1, 10);
+        let _a = connections.admit(from("[2001:db8::1]:1")).unwrap();
+        assert_eq!(connections.admit(from("[2001:db8::2]:1")).err(), Some(Full::Address));
+        let _b = connections.admit(from("[2001:db8:0:1::2]:1")).unwrap();
+    }
+
+    #[test]
+    fn the_oldest_handshake_makes_room_for_the_newest() {
+        let connections = table(10, 10, 2);
+        let oldest = connections.admit(from("10.0.0.1:1")).unwrap();
+        let second = connections.admit(from("10.0.0.1:2")).unwrap();
+        let third = connections.admit(from("10.0.0.1:3")).unwrap();
+        assert!(oldest.evicted.is_cancelled());
+        assert!(!second.evicted.is_cancelled() && !third.evicted.is_cancelled());
+    }
+
+    #[test]
+    fn a_finished_handshake_is_never_evicted() {
+        let connections = table(10, 10, 1);
+        let mut first = connections.admit(from("10.0.0.1:1")).unwrap();
+        let _ = first.connected(None);
+        let _second = connections.admit(from("10.0.0.1:2")).unwrap();
+        assert!(!first.evicted.is_cancelled());
+    }
+
+    #[test]
+    fn a_revocation_reaches_the_connections_of_that_certificate_alone() {
+        let connections = table(10, 10, 10);
+        let mut slots: Vec<Slot> =
+            (1..=3).map(|_| connections.admit(from("10.0.0.1:1")).unwrap()).collect();
+        let (alice, bob) = (certificate(b"alice"), certificate(b"bob"));
+        let first = slots[0].connected(Some(alice.clone()));
+        let second = slots[1].connected(Some(alice.clone()));
+        let other = slots[2].connected(Some(bob));
+        connections.revoke(&[alice.thumbprint]);
+        assert!(first.revoked.is_cancelled() && second.revoked.is_cancelled());
+        assert!(!other.revoked.is_cancelled());
+        assert_eq!(connections.of(&alice.thumbprint), 2);
+        drop(slots);
+        assert_eq!((connections.of(&alice.thumbprint), connections.open()), (0, 0));
+        assert!(connections.table.lock().by_address.is_empty());
+    }
+}

@@ -1,0 +1,260 @@
+//! Errors of the layers below as the client is told them: one `google.rpc.Status` with a stable reason.
+//!
+//! | code | reasons | the client |
+//! | --- | --- | --- |
+//! | UNAUTHENTICATED | `CERTIFICATE_*` | presents another certificate |
+//! | PERMISSION_DENIED | `CLEARANCE_TOO_LOW`, `DATABASE_ACCESS_DENIED`, rules about certificates, `JOIN_TOKEN_REFUSED` | asks an administrator |
+//! | INVALID_ARGUMENT | `INVALID_ARGUMENT`, `REQUEST_ID_REUSED`, `MALFORMED_REQUEST`; field path in `BadRequest` | corrects the call |
+//! | NOT_FOUND, ALREADY_EXISTS | `NOT_FOUND`; `ALREADY_EXISTS`, `NAME_IN_USE` | names something else |
+//! | ABORTED | `CONCURRENCY` | reads again and decides anew |
+//! | FAILED_PRECONDITION | `DATABASE_DISABLED`, `NOT_FORMED`, `ALREADY_FORMED`, `NODE_ID_REUSED` | changes that first |
+//! | RESOURCE_EXHAUSTED | `LIMIT_EXCEEDED`, `MESSAGE_TOO_LARGE` | sends less |
+//! | UNAVAILABLE | `NO_LEADER`, `NO_QUORUM`, `NOT_LEADER`, `AUTHORIZATION_STALE`, `NODE_STOPPED`; `RetryInfo` | tries again, here or on another node |
+//! | DEADLINE_EXCEEDED | `DEADLINE_EXCEEDED` with `outcome = unknown` | sends the same `request_id` again |
+//!
+//! Messages say what happened, why, and what to do. Causes from inside the node go to its log and nowhere else.
+
+use std::{collections::HashMap, fmt::Display, time::Duration};
+
+use rookery_proto::log::v1::Refusal;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{authz::Denied, consensus};
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "rookery";
+/// How long a client waits before it tries again where the cluster is electing or catching up.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Longest message and longest metadata value: both travel in a header.
+const MESSAGE_CHARS_MAX: usize = 1_024;
+/// Most metadata entries of a refusal.
+const METADATA_MAX: usize = 16;
+
+/// A status under construction.
+pub struct Answer {
+    code: Code,
+    reason: String,
+    message: String,
+    metadata: HashMap<String, String>,
+    retry: Option<Duration>,
+    field: Option<String>,
+}
+
+impl Answer {
+    /// A status of `code` with a stable `reason` and a sentence for people.
+    #[must_use]
+    pub fn new(code: Code, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+            message: message.into(),
+            metadata: HashMap::new(),
+            retry: None,
+            field: None,
+        }
+    }
+
+    /// Adds a fact for programs.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Display) -> Self {
+        self.metadata.insert(key.to_owned(), cut(&value.to_string()));
+        self
+    }
+
+    /// Blames one field of the request, by its path.
+    #[must_use]
+    pub fn field(mut self, path: impl Into<String>) -> Self {
+        let path = path.into();
+        self.field = (!path.is_empty()).then_some(path);
+        self
+    }
+
+    /// Says that the same call may succeed in a moment.
+    #[must_use]
+    pub fn retry(mut self) -> Self {
+        self.retry = Some(RETRY_DELAY);
+        self
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(self) -> Status {
+        let message = cut(&self.message);
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.reason, DOMAIN, self.metadata);
+        if self.retry.is_some() {
+            details.set_retry_info(self.retry);
+        }
+        if let Some(path) = self.field {
+            details.add_bad_request_violation(path, message.clone());
+        }
+        Status::with_error_details(self.code, message, details)
+    }
+}
+
+impl From<Answer> for Status {
+    fn from(answer: Answer) -> Self {
+        answer.status()
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+/// A decision against the caller: which rule, what it requires, what the caller has.
+#[must_use]
+pub fn denied(denied: &Denied) -> Status {
+    let code = if denied.reason.is_unauthenticated() {
+        Code::Unauthenticated
+    } else {
+        Code::PermissionDenied
+    };
+    Answer::new(code, denied.reason.code(), denied.message.as_str())
+        .with("operation", denied.operation)
+        .with("required", &denied.required)
+        .with("have", &denied.have)
+        .with("rule", denied.rule)
+        .with("registry_revision", denied.revision)
+        .status()
+}
+
+/// The code that a reason of the state machines belongs to.
+fn code_of(reason: &str) -> Code {
+    match reason {
+        "INVALID_ARGUMENT" | "REQUEST_ID_REUSED" => Code::InvalidArgument,
+        "ALREADY_EXISTS" | "NAME_IN_USE" => Code::AlreadyExists,
+        "NOT_FOUND" => Code::NotFound,
+        "CONCURRENCY" => Code::Aborted,
+        "LIMIT_EXCEEDED" | "MESSAGE_TOO_LARGE" => Code::ResourceExhausted,
+        "CLEARANCE_TOO_LOW"
+        | "DATABASE_ACCESS_DENIED"
+        | "MANAGE_FORBIDDEN"
+        | "NOT_A_MEMBER"
+        | "LAST_CLUSTER_ADMIN"
+        | "OWN_CERTIFICATE"
+        | "JOIN_TOKEN_REFUSED"
+        | "SETUP_OVER" => Code::PermissionDenied,
+        other if other.starts_with("CERTIFICATE_") => Code::Unauthenticated,
+        // DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, and reasons of newer nodes: the cluster is
+        // not in the state that the call needs.
+        _ => Code::FailedPrecondition,
+    }
+}
+
+/// A deterministic refusal by a state machine.
+#[must_use]
+pub fn refusal(refusal: Refusal) -> Status {
+    let code = code_of(&refusal.reason);
+    let mut answer = Answer::new(code, refusal.reason, refusal.message).field(refusal.field);
+    for (key, value) in refusal.metadata.into_iter().take(METADATA_MAX) {
+        answer = answer.with(&key, value);
+    }
+    answer.status()
+}
+
+/// A field of the request that cannot be accepted.
+#[must_use]
+pub fn invalid(path: &str, why: impl Display) -> Status {
+    let message = format!("{path}: {why}.");
+    Answer::new(Code::InvalidArgument, "INVALID_ARGUMENT", message).field(path).status()
+}
+
+/// Something that was named and does not exist; only for callers who may know that.
+#[must_use]
+pub fn not_found(what: &str, name: impl Display) -> Status {
+    let message = format!("There is no {what} {name}. Check the spelling, or list what there is.");
+    Answer::new(Code::NotFound, "NOT_FOUND", message).with("kind", what).status()
+}
+
+/// A failure of the node itself; `cause` goes to the log, not to the client.
+#[must_use]
+pub fn internal(what: &str, cause: impl Display) -> Status {
+    tracing::error!(%cause, "{what}");
+    let message = format!("{what}. The node's log has the cause; other nodes may serve the call.");
+    Answer::new(Code::Internal, "INTERNAL", message).status()
+}
+
+/// A node that belongs to no cluster, or not any more.
+#[must_use]
+pub fn not_serving(state: &consensus::State) -> Status {
+    match state {
+        // Why it is passive is for its owner, on the admin socket.
+        consensus::State::Passive(_) | consensus::State::Joining => Answer::new(
+            Code::FailedPrecondition,
+            "NOT_FORMED",
+            "This node does not belong to a cluster yet, so it knows nobody. Whoever owns its files bootstraps it or \
+             makes it join, on the machine itself.",
+        )
+        .status(),
+        consensus::State::Removed => Answer::new(
+            Code::Unavailable,
+            "NODE_REMOVED",
+            "This node was removed from its cluster and serves nobody. Ask another node.",
+        )
+        .status(),
+        consensus::State::Member => stale(),
+    }
+}
+
+fn stale() -> Status {
+    Answer::new(
+        Code::Unavailable,
+        "AUTHORIZATION_STALE",
+        "This node cannot be sure that its registry of certificates is current, because it hears no leader, so it \
+         decides nothing. Try again, or ask another node.",
+    )
+    .retry()
+    .status()
+}
+
+/// The deadline passed before the cluster answered.
+#[must_use]
+pub fn deadline_exceeded() -> Status {
+    Answer::new(
+        Code::DeadlineExceeded,
+        "DEADLINE_EXCEEDED",
+        "The deadline passed before the cluster answered. A write may or may not have been applied: send it again \
+         with the same request_id, and it is applied once.",
+    )
+    .with("outcome", "unknown")
+    .status()
+}
+
+/// Every error of consensus.
+#[must_use]
+pub fn status(error: consensus::Error) -> Status {
+    let unavailable = |reason: &str, message: &str| {
+        Answer::new(Code::Unavailable, reason, message).retry().status()
+    };
+    match error {
+        consensus::Error::Refused(why) => refusal(*why),
+        consensus::Error::Denied(why) => denied(&why),
+        consensus::Error::NoLeader => unavailable(
+            "NO_LEADER",
+            "The group has no leader at the moment; nothing was written. Try again in a moment.",
+        ),
+        consensus::Error::NoQuorum => unavailable(
+            "NO_QUORUM",
+            "Too few nodes of the group answer to agree on anything. Try again, or ask another node.",
+        ),
+        consensus::Error::NotLeader => unavailable(
+            "NOT_LEADER",
+            "Leadership of the group moved during the call; nothing was written. Try again.",
+        ),
+        consensus::Error::Timeout => deadline_exceeded(),
+        consensus::Error::Stale => stale(),
+        consensus::Error::NotMember(_) => not_serving(&consensus::State::Joining),
+        consensus::Error::Stopped(_) | consensus::Error::Storage(_) => {
+            tracing::error!(cause = %error, "a call found its group stopped");
+            Answer::new(
+                Code::Unavailable,
+                "NODE_STOPPED",
+                "This node cannot serve the group: it stopped because of a fault that stands in its log. Ask another \
+                 node.",
+            )
+            .status()
+        }
+    }
+}

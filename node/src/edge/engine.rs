@@ -1,0 +1,128 @@
+//! What the edge asks of the layers below, in one place, so that its own tests need no Raft.
+
+use std::sync::Arc;
+
+use rookery_proto::{
+    cluster::v1::{Node, NodeStatus},
+    document::v1::{
+        GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
+    },
+    log::v1::{Applied, ClusterCommand, DatabaseCommand, JoinTokenRecord},
+};
+use tokio::time::Instant;
+
+use crate::{
+    authz::{DatabasePermit, Permit},
+    cluster::Registry,
+    consensus::{Error, Fresh, State},
+    edge::join_token::JoinToken,
+    names::{CertificateName, GroupId, NodeId, RequestId},
+};
+
+/// The cluster a node was put into, and its id there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// A UUID.
+    pub cluster_id: String,
+    /// The id of this node.
+    pub node_id: NodeId,
+}
+
+/// The cluster as the services see it. Everything that changes or reveals state demands a permit.
+#[async_trait::async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// The registry as of the last applied entry; old where the node is cut off.
+    fn registry(&self) -> Arc<Registry>;
+
+    /// Whether this node belongs to a cluster.
+    fn state(&self) -> State;
+
+    /// The registry, once it is certain that no acknowledged change of rights is missing from it.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] where that does not happen in time.
+    async fn fresh(&self, deadline: Instant) -> Result<Fresh, Error>;
+
+    /// Puts a command in the cluster group's log. Where it takes rights away, returns once every node knows.
+    async fn propose_cluster(
+        &self,
+        permit: Permit,
+        request_id: RequestId,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error>;
+
+    /// Puts writes in the log of the permit's database.
+    async fn propose_database(
+        &self,
+        permit: DatabasePermit,
+        request_id: RequestId,
+        command: DatabaseCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error>;
+
+    /// Reads a document of the permit's database, here or on a node that holds it.
+    async fn document(
+        &self,
+        permit: DatabasePermit,
+        request: GetDocumentRequest,
+        deadline: Instant,
+    ) -> Result<GetDocumentResponse, Error>;
+
+    /// Lists documents of the permit's database, here or on a node that holds it.
+    async fn documents(
+        &self,
+        permit: DatabasePermit,
+        request: ListDocumentsRequest,
+        deadline: Instant,
+    ) -> Result<ListDocumentsResponse, Error>;
+
+    /// The open join tokens, without secrets.
+    async fn join_tokens(
+        &self,
+        permit: Permit,
+        deadline: Instant,
+    ) -> Result<Vec<JoinTokenRecord>, Error>;
+
+    /// Makes a learner of the cluster group a voter.
+    async fn promote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error>;
+
+    /// Makes a voter of the cluster group a learner.
+    async fn demote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error>;
+
+    /// Hands leadership of a group to a node.
+    async fn transfer_leader(
+        &self,
+        permit: Permit,
+        group: GroupId,
+        to: NodeId,
+        deadline: Instant,
+    ) -> Result<(), Error>;
+
+    /// Builds a snapshot of a group on this node; answers the index it covers.
+    async fn trigger_snapshot(
+        &self,
+        permit: Permit,
+        group: GroupId,
+        deadline: Instant,
+    ) -> Result<u64, Error>;
+
+    /// A member, with its role in the cluster group.
+    fn member(&self, id: NodeId) -> Option<Node>;
+
+    /// This node and its groups.
+    async fn status_local(&self) -> NodeStatus;
+
+    /// Every node; one that does not answer in time is marked unreachable.
+    async fn status_all(&self, deadline: Instant) -> Vec<NodeStatus>;
+
+    /// Forms a cluster of this node alone and registers its first Cluster Admin.
+    async fn bootstrap(
+        &self,
+        admin_der: Vec<u8>,
+        admin_name: CertificateName,
+    ) -> Result<Membership, Error>;
+
+    /// Asks a member for membership with a join token.
+    async fn join(&self, address: String, token: JoinToken) -> Result<Membership, Error>;
+}

@@ -1,0 +1,192 @@
+//! What is counted, and its text form for Prometheus.
+
+use std::fmt::Write as _;
+
+use parking_lot::Mutex;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use rookery_proto::cluster::v1::NodeStatus;
+use tonic::Code;
+
+use crate::edge::listener::Surface;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    rpc: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Listener {
+    listener: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failure {
+    listener: &'static str,
+    why: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    operation: &'static str,
+    /// "allowed", or the reason of the denial.
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Group {
+    group: String,
+}
+
+/// The counters of the edge. All labels come from fixed sets, except the names of groups.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<Request, Counter>,
+    seconds: Histogram,
+    connections: Family<Listener, Gauge>,
+    refused: Family<Failure, Counter>,
+    decisions: Family<Decision, Counter>,
+    applied: Family<Group, Gauge>,
+    leader: Family<Group, Gauge>,
+    fresh: Gauge,
+    revision: Gauge,
+    resident: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("rookery")),
+            requests: Family::default(),
+            seconds: Histogram::new(SECONDS),
+            connections: Family::default(),
+            refused: Family::default(),
+            decisions: Family::default(),
+            applied: Family::default(),
+            leader: Family::default(),
+            fresh: Gauge::default(),
+            revision: Gauge::default(),
+            resident: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+/// Upper bounds of the latency buckets in seconds.
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+impl Metrics {
+    fn register(&self) {
+        let mut registry = self.registry.lock();
+        registry.register("requests", "Calls by RPC and gRPC code", self.requests.clone());
+        registry.register("request_seconds", "Time to the answer of a call", self.seconds.clone());
+        registry.register("connections", "Open connections by listener", self.connections.clone());
+        registry.register(
+            "connections_refused",
+            "Connections that ended before their first call, by cause",
+            self.refused.clone(),
+        );
+        registry.register(
+            "authorization_decisions",
+            "Authorization decisions by operation and result",
+            self.decisions.clone(),
+        );
+        registry.register("applied_index", "Last applied log index", self.applied.clone());
+        registry.register("leader", "1 where this node leads the group", self.leader.clone());
+        registry.register(
+            "authorization_fresh",
+            "1 while the registry is fresh enough to decide on",
+            self.fresh.clone(),
+        );
+        registry.register("registry_revision", "Revision of the registry", self.revision.clone());
+        registry.register("resident_bytes", "Resident memory", self.resident.clone());
+    }
+
+    /// A call was answered.
+    pub fn answered(&self, rpc: &'static str, code: Code, seconds: f64) {
+        self.requests.get_or_create(&Request { rpc, code: code_name(code) }).inc();
+        self.seconds.observe(seconds);
+    }
+
+    /// A connection is open until the guard is dropped.
+    #[must_use]
+    pub fn connected(&self, surface: Surface) -> OpenConnection {
+        let gauge = self.connections.get_or_create(&Listener { listener: surface.name() }).clone();
+        gauge.inc();
+        OpenConnection(gauge)
+    }
+
+    /// A connection ended before its first call.
+    pub fn refused(&self, surface: Surface, why: &'static str) {
+        self.refused.get_or_create(&Failure { listener: surface.name(), why }).inc();
+    }
+
+    /// A decision was made; `result` is "allowed" or the reason of the denial.
+    pub fn decided(&self, operation: &'static str, result: &'static str) {
+        self.decisions.get_or_create(&Decision { operation, result }).inc();
+    }
+
+    /// The text form, with the gauges as `status` says.
+    #[must_use]
+    pub fn encode(&self, status: &NodeStatus) -> String {
+        self.fresh.set(i64::from(status.authorization_fresh));
+        self.revision.set(gauge_value(status.registry_revision));
+        self.resident.set(gauge_value(status.resident_bytes));
+        self.applied.clear(); // Deleted databases.
+        self.leader.clear();
+        for group in &status.groups {
+            let label = Group { group: group.group.clone() };
+            self.applied.get_or_create(&label).set(gauge_value(group.applied_index));
+            self.leader.get_or_create(&label).set(i64::from(group.role == "leader"));
+        }
+        let mut page = String::new();
+        if text::encode(&mut page, &self.registry.lock()).is_err() {
+            page.clear();
+            let _ = writeln!(page, "# the metrics could not be encoded"); // A String takes all.
+        }
+        page
+    }
+}
+
+/// Counts one open connection down when dropped.
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn gauge_value(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The code as gRPC writes it.
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,91 @@
+//! Server reflection, v1 and v1alpha, for holders of a registered certificate: the contract of the client services.
+
+use std::{convert::Infallible, sync::Arc, task};
+
+use futures::future::BoxFuture;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic::{body::Body, server::NamedService};
+use tonic_reflection::server::{
+    Builder, Error,
+    v1::{ServerReflection as V1, ServerReflectionServer as V1Server},
+    v1alpha::{ServerReflection as V1Alpha, ServerReflectionServer as V1AlphaServer},
+};
+use tower::Service;
+
+use crate::{authz::ServerOperation, edge::Edge};
+
+/// The files that clients are shown: not what peers, the log and the admin socket speak.
+fn files() -> Result<FileDescriptorSet, Error> {
+    let mut all = FileDescriptorSet::decode(rookery_proto::DESCRIPTORS)?;
+    let hidden = ["rookery.peer.v1", "rookery.log.v1", "rookery.admin.v1"];
+    all.file.retain(|file| !hidden.contains(&file.package()));
+    Ok(all)
+}
+
+fn builder<'b>() -> Result<Builder<'b>, Error> {
+    Ok(Builder::configure()
+        .register_file_descriptor_set(files()?)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
+}
+
+/// Reflection v1.
+///
+/// # Errors
+/// The descriptors cannot be read.
+pub fn v1(edge: &Arc<Edge>) -> Result<Registered<V1Server<impl V1>>, Error> {
+    Ok(Registered { edge: edge.clone(), inner: builder()?.build_v1()? })
+}
+
+/// Reflection v1alpha, which some clients still ask first.
+///
+/// # Errors
+/// The descriptors cannot be read.
+pub fn v1alpha(edge: &Arc<Edge>) -> Result<Registered<V1AlphaServer<impl V1Alpha>>, Error> {
+    Ok(Registered { edge: edge.clone(), inner: builder()?.build_v1alpha()? })
+}
+
+/// A service that answers holders of a registered certificate only.
+#[derive(Clone)]
+pub struct Registered<S> {
+    edge: Arc<Edge>,
+    inner: S,
+}
+
+impl<S: NamedService> NamedService for Registered<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<axum::extract::Request> for Registered<S>
+where
+    S: Service<axum::extract::Request, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(
+        &mut self,
+        context: &mut task::Context<'_>,
+    ) -> task::Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: axum::extract::Request) -> Self::Future {
+        let edge = self.edge.clone();
+        let fresh = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, fresh);
+        Box::pin(async move {
+            let decided =
+                edge.authorize_extensions(request.extensions(), ServerOperation::ViewBuild).await;
+            match decided {
+                Ok(_) => ready.call(request).await,
+                Err(status) => Ok(status.into_http()),
+            }
+        })
+    }
+}

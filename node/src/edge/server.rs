@@ -1,0 +1,324 @@
+//! Puts the layers of a node together and runs them until it is told to stop, or may not go on.
+//!
+//! 1. Secrets are kept out of core dumps. 2. All sockets are bound, so that a taken port is found before anything is
+//!    touched. 3. Master key, keyring, sentinel, store, in this order. 4. Consensus starts, if
+//!    the node's identity and logs are what the sentinel knows. 5. Listeners, watchers, admin socket.
+//!
+//! The end, within ten seconds: clients finish what is under way and are turned away, leadership is handed over, the
+//! groups stop, then the peer listener. A failure of the storage is another end: the process leaves at once with the
+//! reason, because whatever it did next could rest on what was never written.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use rookery_proto::log::v1::Sentinel as SentinelRecord;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::SystemClock,
+    cluster,
+    config::{Config, Formation, MasterKeySource as Configured},
+    consensus::{Consensus, Parts, Peers, peer_service},
+    crypto::{self, Keyring, MasterKey, MasterKeySource},
+    edge::{
+        Edge, Node, admin_router, admin_socket, client_router,
+        connections::{Bounds, Connections},
+        listener::{self, Admission, Listener, Surface},
+        metrics::Metrics,
+        ops,
+        raft_engine::RaftEngine,
+        services,
+    },
+    storage::{Rocks, Sentinel},
+    tls::{self, CurrentIdentity, TlsIdentity},
+};
+
+/// Longest wait for consensus to hand over and stop.
+const CONSENSUS_END: Duration = Duration::from_secs(6);
+
+/// Runs a node until `shutdown` completes.
+///
+/// # Errors
+/// Why it could not start, or what stopped it.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    if let Err(error) = crypto::memory::harden() {
+        tracing::warn!(%error, "core dumps of this process cannot be switched off");
+    }
+    let config = Arc::new(config);
+    let sockets = Sockets::bind(&config)?;
+    let (fatal, mut failed) = mpsc::channel(1);
+    let running = Running::start(config, sockets, fatal).await?;
+    tokio::select! {
+        () = shutdown => {
+            tracing::info!("stopping");
+            running.stop().await;
+            Ok(())
+        }
+        why = failed.recv() => {
+            bail!("this node stops: {}", why.unwrap_or_else(|| "it lost its storage".to_owned()))
+        }
+    }
+}
+
+/// Completes when the process is told to end (SIGTERM, SIGINT). SIGHUP is heard and ignored.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = hangup.recv() => tracing::info!("SIGHUP: nothing to do"),
+            }
+        }
+    })
+}
+
+/// All sockets of a node.
+struct Sockets {
+    client: TcpListener,
+    peer: TcpListener,
+    ops: TcpListener,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = |key: &str, address| {
+            listener::bind(address).with_context(|| format!("cannot listen on {address} ({key})"))
+        };
+        Ok(Self {
+            client: bind("listen.client", config.listen.client)?,
+            peer: bind("listen.peer", config.listen.peer)?,
+            ops: bind("listen.ops", config.listen.ops)?,
+        })
+    }
+}
+
+/// The encrypted storage of a data folder.
+struct Storage {
+    store: Arc<Rocks>,
+    sentinel: Sentinel,
+    /// What the sentinel said before this start.
+    expected: Option<SentinelRecord>,
+}
+
+impl Storage {
+    /// Blocks. The sentinel comes before the store, because it tells a new folder from one that lost it.
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let folder = &config.node.data;
+        let source = match config.encryption.source() {
+            Some(Configured::File(path)) => MasterKeySource::File(path.to_owned()),
+            Some(Configured::Env(name)) => MasterKeySource::Environment(name.to_owned()),
+            Some(Configured::Exec(words)) => MasterKeySource::Command(words.to_vec()),
+            None => bail!("no master key is configured; set one of the keys of [encryption]"),
+        };
+        let master = MasterKey::load(&source)?;
+        let keyring = Keyring::open(folder, &master)?;
+        let (sentinel, expected) = Sentinel::open(folder, &keyring)?;
+        let store = Rocks::open(folder, keyring)?;
+        Ok(Self { store, sentinel, expected })
+    }
+}
+
+/// What runs.
+struct Running {
+    consensus: Arc<Consensus>,
+    store: Arc<Rocks>,
+    /// Clients, ops and the admin socket.
+    clients: CancellationToken,
+    client_tasks: Vec<JoinHandle<()>>,
+    /// Peers, and what watches the registry.
+    peers: CancellationToken,
+    peer_tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    async fn start(
+        config: Arc<Config>,
+        sockets: Sockets,
+        fatal: mpsc::Sender<String>,
+    ) -> anyhow::Result<Self> {
+        let identity = TlsIdentity::load(&config.tls.certificate, &config.tls.key)?;
+        let tls = CurrentIdentity::new(identity);
+        let node = Node {
+            name: config.node.name.clone(),
+            identity: tls.clone(),
+            ca_pem: read_ca(&config)?,
+        };
+        let formation = config.formation.file.as_deref().map(Formation::load).transpose()?;
+        let storage = spawn_blocking({
+            let config = config.clone();
+            move || Storage::open(&config)
+        });
+        let Storage { store, sentinel, expected } = storage.await??;
+        let admin = bind_admin_socket(&config)?; // The folder is there and locked by now.
+        let sentinel = Arc::new(sentinel);
+        let parts = Parts {
+            config: config.clone(),
+            formation: formation.clone(),
+            store: store.clone(),
+            tls: tls.clone(),
+            clock: Arc::new(SystemClock),
+            sentinel: sentinel.clone(),
+            expected,
+            on_fatal: {
+                let fatal = fatal.clone();
+                Arc::new(move |why| drop(fatal.try_send(why))) // The first reason is the one told.
+            },
+        };
+        sentinel.on_failure(move |why| drop(fatal.try_send(why.to_owned())));
+        let consensus = Consensus::start(parts).await?;
+        let mut running = Self {
+            consensus: consensus.clone(),
+            store: store.clone(),
+            clients: CancellationToken::new(),
+            client_tasks: Vec::new(),
+            peers: CancellationToken::new(),
+            peer_tasks: Vec::new(),
+        };
+        let edge = Arc::new(Edge {
+            engine: Arc::new(RaftEngine { consensus: consensus.clone(), store }),
+            node,
+            clock: Arc::new(SystemClock),
+            metrics: Arc::new(Metrics::default()),
+        });
+        running.serve(&config, sockets, admin, &edge, formation)?;
+        tracing::info!(
+            node = config.node.name,
+            certificate = %tls.load().thumbprint(),
+            client = %config.listen.client,
+            peer = %config.listen.peer,
+            "started"
+        );
+        Ok(running)
+    }
+
+    fn serve(
+        &mut self,
+        config: &Config,
+        sockets: Sockets,
+        (admin, admin_path): (UnixListener, PathBuf),
+        edge: &Arc<Edge>,
+        formation: Option<Formation>,
+    ) -> anyhow::Result<()> {
+        let identity = &edge.node.identity;
+        let client = Listener {
+            surface: Surface::Client,
+            tcp: sockets.client,
+            tls: tls::client_port_config(identity, config.tls.tls12)?,
+            router: client_router(edge)?,
+            connections: Connections::new(Bounds::CLIENT),
+            metrics: edge.metrics.clone(),
+            admission: None,
+        };
+        let service = peer_service::service(Arc::new(Peers(self.consensus.clone())));
+        let peer = Listener {
+            surface: Surface::Peer,
+            tcp: sockets.peer,
+            tls: tls::peer_port_config(identity)?,
+            router: services::with(Router::new(), service),
+            connections: Connections::new(Bounds::PEER),
+            metrics: edge.metrics.clone(),
+            admission: Some(members_only(self.consensus.clone(), formation)),
+        };
+        let connections = [client.connections.clone(), peer.connections.clone()];
+        let revoking = close_revoked(self.consensus.clone(), connections);
+        self.peer_tasks.push(tokio::spawn(revoking));
+        self.peer_tasks.push(tokio::spawn(listener::serve(peer, self.peers.clone())));
+        self.client_tasks.push(tokio::spawn(listener::serve(client, self.clients.clone())));
+        let pages = ops::router(edge.engine.clone(), edge.metrics.clone());
+        self.client_tasks.push(tokio::spawn(ops::serve(sockets.ops, pages, self.clients.clone())));
+        let (router, stop) = (admin_router(edge), self.clients.clone());
+        self.client_tasks.push(tokio::spawn(async move {
+            admin_socket::serve(admin, &admin_path, router, stop).await;
+        }));
+        Ok(())
+    }
+
+    /// Ends gracefully; every step is bounded.
+    async fn stop(self) {
+        self.clients.cancel();
+        for task in self.client_tasks {
+            let _ended = task.await; // Bounded by `limits::SHUTDOWN_GRACE`.
+        }
+        if timeout(CONSENSUS_END, self.consensus.shutdown()).await.is_err() {
+            tracing::warn!(
+                "consensus did not stop in time; the next start replays more of the log"
+            );
+        }
+        self.peers.cancel();
+        for task in self.peer_tasks {
+            task.abort();
+        }
+        let store = self.store;
+        match spawn_blocking(move || store.flush()).await {
+            Ok(Ok(())) => tracing::info!("stopped"),
+            Ok(Err(error)) => tracing::warn!(%error, "the store was not flushed"),
+            Err(error) => tracing::warn!(%error, "the store was not flushed"),
+        }
+    }
+}
+
+/// What clients verify this cluster with; `None`: the node certificates themselves.
+fn read_ca(config: &Config) -> anyhow::Result<Option<String>> {
+    let Some(path) = &config.tls.ca else { return Ok(None) };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read {} (tls.ca)", path.display()))?;
+    Ok(Some(text))
+}
+
+fn bind_admin_socket(config: &Config) -> anyhow::Result<(UnixListener, PathBuf)> {
+    let path = config.admin_socket();
+    let listener = admin_socket::bind(&path)
+        .with_context(|| format!("cannot listen on the admin socket {}", path.display()))?;
+    Ok((listener, path))
+}
+
+/// Who may stay connected to the peer listener: members, and before there is a registry the nodes that are named by the
+/// record of a node that joins, or by the formation file.
+fn members_only(consensus: Arc<Consensus>, formation: Option<Formation>) -> Admission {
+    Arc::new(move |certificate| {
+        let Some(certificate) = certificate else { return false };
+        let registry = consensus.registry();
+        if registry.is_formed() {
+            let registered = registry.certificate(&certificate.thumbprint);
+            return registry.member(&certificate.thumbprint).is_some()
+                && registered.is_some_and(|registered| *registered.der == *certificate.der);
+        }
+        let identity = consensus.identity();
+        let joins = identity
+            .peers
+            .values()
+            .any(|member| member.thumbprint == certificate.thumbprint.as_bytes());
+        let forms = formation.iter().flat_map(|formation| &formation.nodes);
+        joins || forms.map(|node| node.thumbprint).any(|it| it == certificate.thumbprint)
+    })
+}
+
+/// Closes the connections of certificates that lost rights, as soon as the registry says so.
+async fn close_revoked(consensus: Arc<Consensus>, connections: [Arc<Connections>; 2]) {
+    let mut changes = consensus.registry_changes();
+    let mut before = consensus.registry();
+    while changes.changed().await.is_ok() {
+        let after = consensus.registry();
+        let lost = cluster::lost_rights(&before, &after);
+        if !lost.is_empty() {
+            tracing::info!(certificates = ?lost, revision = after.revision, "rights were taken away");
+            connections.iter().for_each(|connections| connections.revoke(&lost));
+        }
+        before = after;
+    }
+}

@@ -1,0 +1,105 @@
+//! The service of the admin socket: for whoever owns the node's files, and so without a certificate.
+
+use std::sync::Arc;
+
+use rookery_proto::admin::v1::{
+    BootstrapRequest, BootstrapResponse, GetNodeStateRequest, GetNodeStateResponse,
+    JoinClusterRequest, JoinClusterResponse, admin_service_server::AdminService,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    certificates::{self, Usage},
+    consensus::State,
+    edge::{Edge, convert, health},
+    names::{CertificateName, Thumbprint},
+};
+
+/// The admin service.
+pub struct Admin(pub Arc<Edge>);
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    async fn get_node_state(
+        &self,
+        _request: Request<GetNodeStateRequest>,
+    ) -> Result<Response<GetNodeStateResponse>, Status> {
+        let engine = &self.0.engine;
+        let status = engine.status_local().await;
+        let state = engine.state();
+        Ok(Response::new(GetNodeStateResponse {
+            state: state_name(&state).to_owned(),
+            node_name: self.0.node.name.clone(),
+            node_id: status.node.as_ref().map_or(0, |node| node.id),
+            cluster_id: engine.registry().cluster_id.clone(),
+            thumbprint: self.0.node.identity.load().thumbprint().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            reason: self.reason(&state).await,
+            status: Some(status),
+        }))
+    }
+
+    async fn bootstrap(
+        &self,
+        request: Request<BootstrapRequest>,
+    ) -> Result<Response<BootstrapResponse>, Status> {
+        let asked = request.into_inner();
+        let name = CertificateName::parse(&asked.admin_name)
+            .map_err(|why| convert::invalid("admin_name", why))?;
+        let refused = |why: certificates::Refused| convert::invalid("admin_certificate", why);
+        let upload = certificates::from_upload(&asked.admin_certificate).map_err(refused)?;
+        let parsed = certificates::parse(&upload.der).map_err(refused)?;
+        certificates::check_registrable(&parsed, Usage::Client, self.0.clock.wall())
+            .map_err(refused)?;
+        let thumbprint = Thumbprint::of(&upload.der);
+        if thumbprint == self.0.node.identity.load().thumbprint() {
+            return Err(convert::invalid("admin_certificate", "is the certificate of this node"));
+        }
+        let formed = self.0.engine.bootstrap(upload.der, name).await.map_err(convert::status)?;
+        tracing::info!(cluster_id = formed.cluster_id, admin = %thumbprint, "bootstrapped");
+        Ok(Response::new(BootstrapResponse {
+            cluster_id: formed.cluster_id,
+            node_id: formed.node_id.0,
+            admin_thumbprint: thumbprint.to_string(),
+        }))
+    }
+
+    async fn join_cluster(
+        &self,
+        request: Request<JoinClusterRequest>,
+    ) -> Result<Response<JoinClusterResponse>, Status> {
+        let asked = request.into_inner();
+        crate::config::host_and_port(&asked.address)
+            .map_err(|why| convert::invalid("address", why))?;
+        let text = zeroize::Zeroizing::new(asked.token);
+        let token = text.parse().map_err(|why| convert::invalid("token", why))?;
+        let joined = self.0.engine.join(asked.address, token).await.map_err(convert::status)?;
+        Ok(Response::new(JoinClusterResponse {
+            cluster_id: joined.cluster_id,
+            node_id: joined.node_id.0,
+        }))
+    }
+}
+
+impl Admin {
+    /// Why the node does not serve; empty where it does.
+    async fn reason(&self, state: &State) -> String {
+        let reason = match state {
+            State::Passive(why) => why,
+            State::Joining => "it is joining a cluster and waits for the cluster's state",
+            State::Removed => "it was removed from its cluster; its folder is of no use any more",
+            State::Member if health::serves(self.0.engine.as_ref()).await => "",
+            State::Member => "it hears no leader, so its registry of certificates may be old",
+        };
+        reason.to_owned()
+    }
+}
+
+fn state_name(state: &State) -> &'static str {
+    match state {
+        State::Passive(_) => "passive",
+        State::Joining => "joining",
+        State::Member => "member",
+        State::Removed => "removed",
+    }
+}

@@ -1,0 +1,144 @@
+//! The RPCs of clients, one file an area. Each method reads like this:
+//!
+//! 1. `authorize_*`: who asks, and may they. Nothing of the message is looked at before, except a database's name.
+//! 2. Parse every field once; the command is held to the rules that `apply` will hold it to, so nothing invalid reaches
+//!    the log.
+//! 3. Consensus, with the permit.
+//! 4. Convert.
+
+mod admin;
+mod cluster;
+mod databases;
+mod documents;
+mod security;
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{Router, response::IntoResponse};
+use rookery_proto::{
+    admin::v1::admin_service_server::AdminServiceServer,
+    cluster::v1::cluster_service_server::ClusterServiceServer,
+    database::v1::database_service_server::DatabaseServiceServer,
+    document::v1::document_service_server::DocumentServiceServer,
+    log::v1::{Applied, ClusterCommand, ClusterOutcome, applied, cluster_command, cluster_outcome},
+    security::v1::security_service_server::SecurityServiceServer,
+};
+use tonic::{Status, codec::CompressionEncoding, server::NamedService};
+use tower::Service;
+
+use crate::{
+    authz::Permit,
+    cluster::check,
+    database::page_token::Binding,
+    edge::{Edge, convert, peer_identity::CallContext},
+    limits,
+    names::RequestId,
+};
+
+/// Sets what every service accepts and sends: 16 MiB a message after decompression, gzip and zstd.
+macro_rules! bounded {
+    ($server:ident, $service:expr) => {
+        $server::new($service)
+            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Zstd)
+    };
+}
+
+/// The services of the client listener.
+#[must_use]
+pub fn of_clients(edge: &Arc<Edge>) -> Router {
+    let router = Router::new();
+    let router = with(router, bounded!(DocumentServiceServer, documents::Documents(edge.clone())));
+    let router = with(router, bounded!(DatabaseServiceServer, databases::Databases(edge.clone())));
+    let router = with(router, bounded!(SecurityServiceServer, security::Security(edge.clone())));
+    with(router, bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))
+}
+
+/// The service of the admin socket.
+#[must_use]
+pub fn of_admin_socket(edge: &Arc<Edge>) -> Router {
+    with(Router::new(), bounded!(AdminServiceServer, admin::Admin(edge.clone())))
+}
+
+/// Adds a gRPC service under its full name.
+pub fn with<S>(router: Router, service: S) -> Router
+where
+    S: Service<axum::extract::Request, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Response: IntoResponse,
+    S::Future: Send + 'static,
+{
+    router.route_service(&format!("/{}/{{*method}}", S::NAME), service)
+}
+
+/// The client's request id, or a new one where it gave none.
+fn request_id(text: &str) -> Result<RequestId, Status> {
+    if text.is_empty() {
+        return Ok(RequestId::random());
+    }
+    text.parse().map_err(|why| convert::invalid("request_id", why))
+}
+
+/// How many records a page may hold.
+fn page_size(asked: u32) -> Result<usize, Status> {
+    match asked as usize {
+        0 => Ok(limits::PAGE_SIZE_DEFAULT),
+        size if size <= limits::PAGE_SIZE_MAX => Ok(size),
+        _ => Err(convert::invalid(
+            "page_size",
+            format!(
+                "must be 1 to {}, or 0 for {}",
+                limits::PAGE_SIZE_MAX,
+                limits::PAGE_SIZE_DEFAULT
+            ),
+        )),
+    }
+}
+
+/// The position in a page token, `None` for the first page.
+fn page_start(binding: &Binding, token: &str) -> Result<Option<Vec<u8>>, Status> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    binding.decode(token).map(Some).map_err(|why| convert::invalid("page_token", why))
+}
+
+/// Checks a command, puts it in the cluster group's log, and waits for what came of it.
+async fn propose(
+    edge: &Edge,
+    permit: Permit,
+    context: &CallContext,
+    id: RequestId,
+    command: cluster_command::Command,
+) -> Result<cluster_outcome::Outcome, Status> {
+    let command = ClusterCommand { command: Some(command) };
+    check(&command).map_err(convert::refusal)?;
+    let applied = edge
+        .engine
+        .propose_cluster(permit, id, command, context.deadline)
+        .await
+        .map_err(convert::status)?;
+    outcome(applied)
+}
+
+fn outcome(applied: Applied) -> Result<cluster_outcome::Outcome, Status> {
+    match applied.outcome {
+        Some(applied::Outcome::Cluster(ClusterOutcome { outcome: Some(outcome) })) => Ok(outcome),
+        Some(applied::Outcome::Refusal(refusal)) => Err(convert::refusal(refusal)),
+        Some(applied::Outcome::Cluster(_) | applied::Outcome::Database(_)) | None => {
+            Err(unexpected_outcome())
+        }
+    }
+}
+
+fn unexpected_outcome() -> Status {
+    convert::internal("The answer of the log could not be read", "an outcome of another kind")
+}

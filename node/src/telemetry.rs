@@ -1,0 +1,23 @@
+//! What the node writes about itself: events to standard error, as text or as JSON, one line each.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// Sends the events of this process to standard error. `RUST_LOG` is not read: the configuration decides.
+///
+/// # Errors
+/// The level is refused, or another subscriber is installed already.
+pub fn init(log: &Log) -> anyhow::Result<()> {
+    use std::io::IsTerminal as _;
+    let filter = EnvFilter::try_new(&log.level)?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let installed = match log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    installed.map_err(|e| anyhow::anyhow!("the log cannot be set up: {e}"))
+}
