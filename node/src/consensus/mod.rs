@@ -37,12 +37,10 @@ pub mod peer_service;
 mod peers;
 mod propose;
 mod reads;
-pub mod log_store;
-pub mod network;
-pub mod peer_service;
 pub mod snapshot;
 pub mod state_machine;
 mod status;
+mod tests;
 pub mod types;
 
 use std::{
@@ -240,6 +238,6 @@ impl Consensus {
 
 #[cfg(test)]
 mod peer_tests;
+
 #[cfg(test)]
 mod storage_tests;
-mod tests;
