@@ -8,4 +8,6 @@ pub mod state_machine;
 pub mod types;
 
 #[cfg(test)]
+mod raft_tests;
+#[cfg(test)]
 mod storage_tests;
