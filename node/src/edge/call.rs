@@ -33,7 +33,11 @@ use crate::{
 pub struct Deadline(pub Instant);
 
 /// The layer around the router of the client listener.
-pub async fn call(State(metrics): State<Arc<Metrics>>, mut request: Request, next: Next) -> Response {
+pub async fn call(
+    State(metrics): State<Arc<Metrics>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let deadline = began + time_allowed(request.headers());
     let rpc = rpcs::label(request.uri().path());
@@ -130,7 +134,8 @@ fn own_status(response: Response) -> Response {
 /// The gRPC code of an answer; of pages: OK, or what comes nearest.
 fn code(response: &Response, is_grpc: bool) -> Code {
     if is_grpc {
-        return Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+        return Status::from_header_map(response.headers())
+            .map_or(Code::Ok, |status| status.code());
     }
     match response.status().as_u16() {
         200..400 => Code::Ok,
@@ -218,4 +223,31 @@ fn revoked_status() -> Status {
          them decides.",
     )
     .status()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_honoured_and_clamped() {
+        let check = |value: Option<&'static str>, expected: Duration| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert("grpc-timeout", HeaderValue::from_static(value));
+            }
+            assert_eq!(time_allowed(&headers), expected, "{value:?}");
+        };
+        check(Some("5S"), Duration::from_secs(5));
+        check(Some("250m"), Duration::from_millis(250));
+        check(Some("7u"), Duration::from_micros(7));
+        check(Some("0n"), Duration::ZERO);
+        check(Some("99999999H"), limits::DEADLINE_MAX);
+        check(Some("2M"), limits::DEADLINE_MAX);
+        for unreadable in
+            [None, Some(""), Some("S"), Some("-5S"), Some("5"), Some("123456789S"), Some("5x")]
+        {
+            check(unreadable, limits::DEADLINE_DEFAULT);
+        }
+    }
 }

@@ -9,7 +9,7 @@
 //! as always; the two seconds are there so that the holder's next call meets an explained refusal and not a reset.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
@@ -93,9 +93,9 @@ pub struct Connections {
 #[derive(Default)]
 struct Table {
     open: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: BTreeMap<IpAddr, usize>,
     handshakes: BTreeMap<u64, CancellationToken>,
-    by_thumbprint: HashMap<Thumbprint, BTreeMap<u64, CancellationToken>>,
+    by_thumbprint: BTreeMap<Thumbprint, BTreeMap<u64, CancellationToken>>,
 }
 
 /// Why a connection was not taken.
@@ -157,7 +157,8 @@ impl Connections {
     /// Ends the streams of these certificates now, and their connections a moment later.
     pub fn revoke(&self, thumbprints: &[Thumbprint]) {
         let table = self.table.lock();
-        let connections = thumbprints.iter().filter_map(|thumbprint| table.by_thumbprint.get(thumbprint));
+        let connections =
+            thumbprints.iter().filter_map(|thumbprint| table.by_thumbprint.get(thumbprint));
         for revoked in connections.flat_map(BTreeMap::values) {
             revoked.cancel();
         }

@@ -98,8 +98,7 @@ impl FromStr for JoinToken {
         if version != VERSION || !id_is_plain || parts.next().is_some() {
             return Err(Malformed);
         }
-        let decoded =
-            Zeroizing::new(URL_SAFE_NO_PAD.decode(secret).map_err(|_| Malformed)?);
+        let decoded = Zeroizing::new(URL_SAFE_NO_PAD.decode(secret).map_err(|_| Malformed)?);
         let mut secret = Zeroizing::new([0_u8; SECRET_BYTES]);
         if decoded.len() != SECRET_BYTES {
             return Err(Malformed);
@@ -140,7 +139,8 @@ mod tests {
         let extra = format!("{}.x", text.as_str());
         let no_id = format!("{VERSION}..{}.{}", parts[2], parts[3]);
         let long = "a".repeat(10_000);
-        for bad in ["", ".", "...", &short_secret, &other_version, &extra, &no_id, &long, parts[2]] {
+        for bad in ["", ".", "...", &short_secret, &other_version, &extra, &no_id, &long, parts[2]]
+        {
             assert_eq!(bad.parse::<JoinToken>(), Err(Malformed), "{bad}");
         }
     }

@@ -117,8 +117,7 @@ impl Metrics {
     /// A connection is open until the guard is dropped.
     #[must_use]
     pub fn connected(&self, surface: Surface) -> OpenConnection {
-        let gauge =
-            self.connections.get_or_create(&Listener { listener: surface.name() }).clone();
+        let gauge = self.connections.get_or_create(&Listener { listener: surface.name() }).clone();
         gauge.inc();
         OpenConnection(gauge)
     }

@@ -94,14 +94,10 @@ pub fn client_router(edge: &Arc<Edge>) -> Result<Router, tonic_reflection::serve
     let router = services::with(router, reflection::v1alpha(edge)?);
     let count = middleware::from_fn_with_state(edge.metrics.clone(), call::call);
     // gRPC calls an unknown method of a known service UNIMPLEMENTED itself; `fallback` answers the rest.
-    Ok(router
-        .route("/", get(landing::page))
-        .fallback(landing::unknown)
-        .layer(count))
+    Ok(router.route("/", get(landing::page)).fallback(landing::unknown).layer(count))
 }
 
 /// What the admin socket serves.
-#[must_use]
 pub fn admin_router(edge: &Arc<Edge>) -> Router {
     services::of_admin_socket(edge)
 }

@@ -82,15 +82,12 @@ pub fn chosen_password(text: String) -> Result<Option<Secret>, Status> {
 pub async fn make(edge: &Edge, context: &CallContext, wish: Wish) -> Result<Made, Status> {
     let registry = context.registry.clone();
     let addresses = registry.nodes().map(|node| node.client_address.clone()).collect();
-    let node_thumbprints = registry
-        .nodes()
-        .filter_map(|node| Thumbprint::from_bytes(&node.thumbprint).ok())
-        .collect();
+    let node_thumbprints =
+        registry.nodes().filter_map(|node| Thumbprint::from_bytes(&node.thumbprint).ok()).collect();
     let ca_pem = edge.node.ca_pem.clone().unwrap_or_else(|| node_certificates(&registry));
     let (node, cluster_id, now) = (edge.node.clone(), registry.cluster_id.clone(), context.at);
-    let making = move || {
-        made(&node, wish, Cluster { addresses, node_thumbprints, cluster_id, ca_pem }, now)
-    };
+    let making =
+        move || made(&node, wish, Cluster { addresses, node_thumbprints, cluster_id, ca_pem }, now);
     // The PFX derives keys from the password: tens of milliseconds of CPU.
     tokio::task::spawn_blocking(making)
         .await
@@ -158,7 +155,7 @@ fn issue(node: &Node, request: &IssueRequest) -> Result<Issued, certificates::Er
     let label = match key {
         PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
         PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
-        _ => "PRIVATE KEY",
+        PrivateKeyDer::Pkcs8(_) | _ => "PRIVATE KEY", // The enum is open.
     };
     let key_pem = certificates::pem(label, identity.expose_key_der());
     certificates::issue_client(request, identity.certificate_der(), key_pem.expose())

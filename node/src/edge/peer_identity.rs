@@ -100,8 +100,12 @@ impl Edge {
         operation: ServerOperation,
     ) -> Result<(Permit, CallContext), Status> {
         let context = self.context(extensions).await?;
-        let decided =
-            authz::decide_server(context.caller(), operation, context.at, context.registry.revision);
+        let decided = authz::decide_server(
+            context.caller(),
+            operation,
+            context.at,
+            context.registry.revision,
+        );
         let permit = self.recorded(decided, operation.name(), &context)?;
         Ok((permit, context))
     }
@@ -120,14 +124,22 @@ impl Edge {
         let context = self.context(request.extensions()).await?;
         let revision = context.registry.revision;
         let found = match DatabaseName::parse(name) {
-            Ok(name) => context.registry.database(&name).cloned().ok_or_else(|| convert::not_found("database", name)),
+            Ok(name) => context
+                .registry
+                .database(&name)
+                .cloned()
+                .ok_or_else(|| convert::not_found("database", name)),
             Err(why) => Err(convert::invalid("database", why)),
         };
         let record = match found {
             Ok(record) => record,
             Err(told) => {
-                let decided =
-                    authz::decide_missing_database(context.caller(), operation, context.at, revision);
+                let decided = authz::decide_missing_database(
+                    context.caller(),
+                    operation,
+                    context.at,
+                    revision,
+                );
                 self.recorded(decided, operation.name(), &context)?;
                 return Err(told);
             }

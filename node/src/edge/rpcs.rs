@@ -44,7 +44,10 @@ mod tests {
     #[test]
     fn labels_come_from_a_fixed_set() {
         for (path, name) in [
-            ("/rookery.document.v1.DocumentService/GetDocument", "rookery.document.v1.DocumentService/GetDocument"),
+            (
+                "/rookery.document.v1.DocumentService/GetDocument",
+                "rookery.document.v1.DocumentService/GetDocument",
+            ),
             ("/grpc.health.v1.Health/Check", "grpc.health.v1.Health/Check"),
             ("/", "page"),
             ("", "other"),

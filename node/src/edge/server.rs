@@ -139,8 +139,8 @@ impl Storage {
 
 /// The sentinel and the store must be of one life of one node.
 fn same_node(expected: &SentinelRecord, found: &Identity) -> anyhow::Result<()> {
-    let other_folder = !expected.incarnation.is_empty()
-        && expected.incarnation != found.incarnation.as_bytes();
+    let other_folder =
+        !expected.incarnation.is_empty() && expected.incarnation != found.incarnation.as_bytes();
     let other_node = expected.node_id != 0 && expected.node_id != found.node_id.0;
     if other_folder || other_node {
         bail!(
@@ -276,7 +276,9 @@ impl Running {
             let _ended = task.await; // Bounded by `limits::SHUTDOWN_GRACE`.
         }
         if timeout(CONSENSUS_END, self.consensus.shutdown()).await.is_err() {
-            tracing::warn!("consensus did not stop in time; the next start replays more of the log");
+            tracing::warn!(
+                "consensus did not stop in time; the next start replays more of the log"
+            );
         }
         self.peers.cancel();
         for task in self.peer_tasks {

@@ -108,15 +108,21 @@ impl DocumentService for Documents {
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
         if asked.writes.len() > limits::BATCH_WRITES_MAX {
-            let why = format!("holds {} writes; at most {}", asked.writes.len(), limits::BATCH_WRITES_MAX);
+            let why = format!(
+                "holds {} writes; at most {}",
+                asked.writes.len(),
+                limits::BATCH_WRITES_MAX
+            );
             return Err(convert::invalid("writes", why));
         }
         let writes = asked.writes.into_iter().enumerate();
-        let writes = writes.map(|(place, write)| one_of_batch(place, write)).collect::<Result<_, _>>()?;
+        let writes =
+            writes.map(|(place, write)| one_of_batch(place, write)).collect::<Result<_, _>>()?;
         let command = DatabaseCommand { writes };
         database::check(&command).map_err(convert::refusal)?;
         let applied = self.propose(permit, &context, id, command).await.map_err(convert::status)?;
-        let (results, position) = results(applied).map_err(convert::refusal)?.ok_or_else(unexpected_outcome)?;
+        let (results, position) =
+            results(applied).map_err(convert::refusal)?.ok_or_else(unexpected_outcome)?;
         let results = results
             .into_iter()
             .map(|DocumentResult { id, etag, deleted }| WriteResult { id, etag, deleted })
@@ -165,8 +171,7 @@ fn without_place(refusal: Refusal) -> Refusal {
 
 /// What a batch came to; `None` for an outcome of another kind.
 fn results(applied: Applied) -> Result<Option<(Vec<DocumentResult>, Position)>, Refusal> {
-    let position =
-        Position { index: applied.index, registry_revision: applied.registry_revision };
+    let position = Position { index: applied.index, registry_revision: applied.registry_revision };
     match applied.outcome {
         Some(applied::Outcome::Database(outcome)) => Ok(Some((outcome.results, position))),
         Some(applied::Outcome::Refusal(refusal)) => Err(refusal),
@@ -193,7 +198,9 @@ fn one_of_batch(place: usize, write: Write) -> Result<DocumentWrite, Status> {
             json: put.json,
         }),
         Some(write::Operation::Delete(_)) => document_write::Operation::Delete(DeleteDocument {}),
-        None => return Err(convert::invalid(&format!("{path}operation"), "is neither put nor delete")),
+        None => {
+            return Err(convert::invalid(&format!("{path}operation"), "is neither put nor delete"));
+        }
     };
     let condition = condition(write.precondition, &path)?;
     Ok(DocumentWrite { id: write.id, condition, operation: Some(operation) })

@@ -14,6 +14,7 @@ mod security;
 
 use std::{convert::Infallible, sync::Arc};
 
+use axum::{Router, response::IntoResponse};
 use rookery_proto::{
     admin::v1::admin_service_server::AdminServiceServer,
     cluster::v1::cluster_service_server::ClusterServiceServer,
@@ -22,7 +23,6 @@ use rookery_proto::{
     log::v1::{Applied, ClusterCommand, ClusterOutcome, applied, cluster_command, cluster_outcome},
     security::v1::security_service_server::SecurityServiceServer,
 };
-use axum::{Router, response::IntoResponse};
 use tonic::{Status, codec::CompressionEncoding, server::NamedService};
 use tower::Service;
 
@@ -49,7 +49,6 @@ macro_rules! bounded {
 }
 
 /// The services of the client listener.
-#[must_use]
 pub fn of_clients(edge: &Arc<Edge>) -> Router {
     let router = Router::new();
     let router = with(router, bounded!(DocumentServiceServer, documents::Documents(edge.clone())));
@@ -59,7 +58,6 @@ pub fn of_clients(edge: &Arc<Edge>) -> Router {
 }
 
 /// The service of the admin socket.
-#[must_use]
 pub fn of_admin_socket(edge: &Arc<Edge>) -> Router {
     with(Router::new(), bounded!(AdminServiceServer, admin::Admin(edge.clone())))
 }
@@ -94,7 +92,11 @@ fn page_size(asked: u32) -> Result<usize, Status> {
         size if size <= limits::PAGE_SIZE_MAX => Ok(size),
         _ => Err(convert::invalid(
             "page_size",
-            format!("must be 1 to {}, or 0 for {}", limits::PAGE_SIZE_MAX, limits::PAGE_SIZE_DEFAULT),
+            format!(
+                "must be 1 to {}, or 0 for {}",
+                limits::PAGE_SIZE_MAX,
+                limits::PAGE_SIZE_DEFAULT
+            ),
         )),
     }
 }

@@ -177,7 +177,8 @@ impl SecurityService for Security {
             grants: grants(&asked.grants, clearance)?,
             expected_revision: revision(&asked.expected_etag)?,
         };
-        let outcome = propose(&self.0, permit, &context, id, Command::EditCertificate(edit)).await?;
+        let outcome =
+            propose(&self.0, permit, &context, id, Command::EditCertificate(edit)).await?;
         let certificate = Some(self.shown_outcome(outcome, &context)?);
         Ok(Response::new(EditCertificateResponse { certificate }))
     }
@@ -354,8 +355,8 @@ impl Filter {
         let database = match asked.database.as_str() {
             "" => None,
             text => {
-                let name = DatabaseName::parse(text)
-                    .map_err(|why| convert::invalid("database", why))?;
+                let name =
+                    DatabaseName::parse(text).map_err(|why| convert::invalid("database", why))?;
                 let record = context.registry.database(&name);
                 let record = record.ok_or_else(|| convert::not_found("database", &name))?;
                 Some(DatabaseId(record.id))
@@ -406,11 +407,7 @@ fn shown_grants<'a>(
 }
 
 /// A registered certificate with what can be read in it; fields of the DER stay empty where it cannot be parsed any more.
-fn shown(
-    found: &cluster::Certificate,
-    registry: &Registry,
-    at: Timestamp,
-) -> Certificate {
+fn shown(found: &cluster::Certificate, registry: &Registry, at: Timestamp) -> Certificate {
     let registration = &found.registration;
     let mut certificate = Certificate {
         thumbprint: registration.thumbprint.to_string(),
@@ -448,7 +445,8 @@ fn shown_record(
 
 /// A record of the log as the registry holds it.
 fn registered(record: log::CertificateRecord) -> Result<cluster::Certificate, Invalid> {
-    let number = |why: authz::UnknownNumber| Invalid { what: "certificate record", why: why.to_string() };
+    let number =
+        |why: authz::UnknownNumber| Invalid { what: "certificate record", why: why.to_string() };
     let grants = record.grants.iter().map(|grant| {
         Ok((DatabaseId(grant.database_id), Access::try_from(grant.access).map_err(number)?))
     });
