@@ -69,7 +69,8 @@ async fn what_speaks_bad_tls_gets_an_alert_and_no_more() {
         assert!(is_alert, "{what}: {back:02x?}");
     }
     let (back, _) = sent(&fixture, &tls11_hello()).await;
-    assert_eq!(back.get(6), Some(&70), "protocol_version");
+    // handshake_failure or protocol_version: the hello has nothing that a newer version could answer.
+    assert!(matches!(back.get(6), Some(40 | 70)), "{back:02x?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,6 +228,7 @@ async fn pages_are_for_people_without_a_certificate_and_hold_no_state() {
                 .header("host", "n1.example")
                 .body(tonic::body::Body::empty())
                 .unwrap();
+            sender.ready().await.unwrap();
             let response = sender.send_request(request).await.unwrap();
             assert_eq!(response.status().as_u16(), expected, "{path}");
             let headers = response.headers();

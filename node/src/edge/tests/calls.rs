@@ -79,7 +79,8 @@ async fn a_user_meets_the_same_words_at_a_closed_door_and_at_no_door() {
     let missing = get(&client, "nowhere", "1").await.unwrap_err();
     assert_eq!((existing.code(), reason(&existing)), denied);
     assert_eq!(existing.message(), missing.message());
-    assert_eq!(existing.details(), missing.details());
+    let info = |status: &Status| status.get_details_error_info().unwrap();
+    assert_eq!(info(&existing), info(&missing));
     // Those who see all databases are told.
     let root = fixture.as_root().await;
     assert_eq!(told(get(&root, "nowhere", "1").await), (Code::NotFound, "NOT_FOUND".into()));
