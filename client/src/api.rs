@@ -228,7 +228,7 @@ impl Client {
         match self.get_document(request).await {
             Ok(answer) => Ok(answer.document),
             Err(Error::NotFound(failure))
-                if failure.metadata.get("what").is_none_or(|w| w == "document") =>
+                if failure.metadata.get("kind").is_none_or(|kind| kind == "document") =>
             {
                 Ok(None)
             }

@@ -48,10 +48,13 @@ pub struct Client {
     shared: Arc<Shared>,
     options: Options,
     pinned: Option<Arc<str>>,
+    /// Asked first while it does not fail.
+    preferred: Option<Arc<str>>,
 }
 
 struct Shared {
     tls: Arc<ClientConfig>,
+    server_name: Option<String>,
     nodes: Mutex<Nodes>,
 }
 
@@ -105,14 +108,24 @@ impl Client {
             failed: HashMap::new(),
             topology_asked: None,
         };
-        let shared = Shared { tls: tls::client_config(context)?, nodes: Mutex::new(nodes) };
-        Ok(Self { shared: Arc::new(shared), options, pinned: None })
+        let shared = Shared {
+            tls: tls::client_config(context)?,
+            server_name: context.server_name.clone(),
+            nodes: Mutex::new(nodes),
+        };
+        Ok(Self { shared: Arc::new(shared), options, pinned: None, preferred: None })
     }
 
     /// The same client, calling this address alone.
     #[must_use]
     pub fn pinned(&self, address: &str) -> Self {
         Self { pinned: Some(Arc::from(address)), ..self.clone() }
+    }
+
+    /// The same client, asking this address first as long as it answers.
+    #[must_use]
+    pub fn preferring(&self, address: &str) -> Self {
+        Self { preferred: Some(Arc::from(address)), ..self.clone() }
     }
 
     /// The same client with another time limit for its calls.
@@ -136,17 +149,18 @@ impl Client {
             failed: HashMap::new(),
             topology_asked: None,
         };
-        let shared = Shared { tls: Arc::clone(&self.shared.tls), nodes: Mutex::new(nodes) };
+        let shared = Shared {
+            tls: Arc::clone(&self.shared.tls),
+            server_name: self.shared.server_name.clone(),
+            nodes: Mutex::new(nodes),
+        };
         Self { shared: Arc::new(shared), ..self.clone() }
     }
 
     /// The known addresses, in the order in which they would be tried.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
-        match &self.pinned {
-            Some(address) => vec![address.to_string()],
-            None => self.nodes().in_order().iter().map(ToString::to_string).collect(),
-        }
+        self.candidates().iter().map(ToString::to_string).collect()
     }
 
     /// The raw channel to the node that would be called next, for calls this crate has no method for.
@@ -275,10 +289,16 @@ impl Client {
     }
 
     fn candidates(&self) -> Vec<Arc<str>> {
-        match &self.pinned {
-            Some(address) => vec![Arc::clone(address)],
-            None => self.nodes().in_order(),
+        if let Some(address) = &self.pinned {
+            return vec![Arc::clone(address)];
         }
+        let nodes = self.nodes();
+        let mut addresses = nodes.in_order();
+        let preferred = self.preferred.as_ref().filter(|a| !nodes.failed.contains_key(*a));
+        if let Some(at) = preferred.and_then(|p| addresses.iter().position(|a| a == p)) {
+            addresses[..=at].rotate_right(1);
+        }
+        addresses
     }
 
     fn channel_to(&self, address: &Arc<str>) -> Result<Channel, Attempt> {
@@ -286,8 +306,9 @@ impl Client {
         if let Some(channel) = nodes.channels.get(address) {
             return Ok(channel.clone());
         }
-        let channel = connect::channel(address, &self.shared.tls)
-            .map_err(|e| Attempt::no_address(&e.to_string()))?;
+        let channel =
+            connect::channel(address, self.shared.server_name.as_deref(), &self.shared.tls)
+                .map_err(|e| Attempt::no_address(&e.to_string()))?;
         if nodes.channels.len() >= ADDRESSES_MAX {
             nodes.channels.clear();
         }

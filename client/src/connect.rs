@@ -56,14 +56,20 @@ pub(crate) enum Error {
     },
 }
 
-/// A channel to one node; it connects when it is first used and again after a loss.
-pub(crate) fn channel(address: &str, tls: &Arc<ClientConfig>) -> Result<Channel, Error> {
+/// A channel to one node; it connects when it is first used and again after a loss. The server is verified as
+/// `server_name`, or as the host of the address.
+pub(crate) fn channel(
+    address: &str,
+    server_name: Option<&str>,
+    tls: &Arc<ClientConfig>,
+) -> Result<Channel, Error> {
     let bad = || Error::Address(address.to_owned());
     // The scheme of the endpoint is http because TLS is this module's and not tonic's; requests say https.
     let origin: Uri = format!("https://{address}").parse().map_err(|_| bad())?;
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
     let (host, port) = (origin.host(), origin.port_u16());
     let (Some(host), Some(_)) = (host, port) else { return Err(bad()) };
+    let host = server_name.unwrap_or(host);
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(bare).map_err(|_| bad())?;
     let connector = TlsConnector::from(Arc::clone(tls));

@@ -80,6 +80,8 @@ pub struct Context {
     pub addresses: Vec<String>,
     /// The cluster's id, where the context tells it.
     pub cluster_id: String,
+    /// The name in the servers' certificates, where it is not the host that is dialled.
+    pub server_name: Option<String>,
     certificate: Vec<CertificateDer<'static>>,
     key_pem: Zeroizing<Vec<u8>>,
     ca: Vec<CertificateDer<'static>>,
@@ -137,6 +139,7 @@ impl Context {
             name: name.to_owned(),
             addresses,
             cluster_id: String::new(),
+            server_name: None,
             certificate: if certificate.is_empty() {
                 Vec::new()
             } else {
@@ -161,6 +164,12 @@ impl Context {
     #[must_use]
     pub fn with_addresses(&self, addresses: Vec<String>) -> Self {
         Self { addresses, ..self.clone() }
+    }
+
+    /// The same context for servers whose certificate names this host, wherever they are dialled.
+    #[must_use]
+    pub fn with_server_name(&self, name: &str) -> Self {
+        Self { server_name: Some(name.to_owned()), ..self.clone() }
     }
 
     /// The client's certificate chain, leaf first; empty without a certificate.

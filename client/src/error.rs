@@ -290,8 +290,11 @@ impl Attempt {
         match self {
             Self::Lost(_) => true,
             Self::Busy(failure) => {
-                !matches!(failure.reason.as_str(), "AUTHORIZATION_STALE" | "NOT_LEADER")
-                    && failure.metadata.get("applied").is_none_or(|applied| applied != "false")
+                failure.metadata.get("outcome").is_some_and(|outcome| outcome == "unknown")
+                    || !matches!(
+                        failure.reason.as_str(),
+                        "AUTHORIZATION_STALE" | "NOT_LEADER" | "NO_LEADER" | "LIMIT_EXCEEDED"
+                    )
             }
             Self::NotSent(_) | Self::Tls(_) | Self::Answered(_) => false,
         }
@@ -368,6 +371,9 @@ fn transport(status: &Status) -> Option<Transport> {
             if let Some(refused @ rustls::Error::AlertReceived(_)) = inner {
                 return Some(Transport::Tls(format!("the node ended the connection: {refused}")));
             }
+        }
+        if error.is::<tonic::TimeoutExpired>() {
+            return None; // The time of the call, not the connection, ended.
         }
         if error.is::<tonic::transport::Error>() {
             found = Some(Transport::Lost(format!("the connection ended: {}", chain(error))));
@@ -465,7 +471,8 @@ mod tests {
         check(status(Code::Unavailable, "AUTHORIZATION_STALE", &[]), false, false);
         check(status(Code::Unavailable, "NOT_LEADER", &[]), false, false);
         check(status(Code::Unavailable, "NO_QUORUM", &[]), true, false);
-        check(status(Code::Unavailable, "NO_QUORUM", &[("applied", "false")]), false, false);
+        check(status(Code::Unavailable, "NO_LEADER", &[]), false, false);
+        check(status(Code::Unavailable, "NO_LEADER", &[("outcome", "unknown")]), true, false);
         check(status(Code::DeadlineExceeded, "", &[]), true, false);
         check(status(Code::Cancelled, "", &[]), true, false);
         check(Status::unknown("h2 protocol error"), true, false);

@@ -20,7 +20,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 pub use formation::{Administrator, Formation, FormationError, Member};
 
@@ -32,8 +31,6 @@ const ENV_PREFIX: &str = "ROOKERY_";
 const ENV_SEPARATOR: &str = "__";
 /// Longest configuration or formation file in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Longest time the command of `master_key_exec` may take.
-const EXEC_TIMEOUT: Duration = Duration::from_secs(30);
 /// The keys of which exactly one names the master key.
 const MASTER_KEY_KEYS: [&str; 3] = ["master_key_file", "master_key_env", "master_key_exec"];
 
@@ -123,7 +120,7 @@ pub struct Tls {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Encryption {
-    /// A file of 32 raw bytes or 64 hex digits, mode 0600.
+    /// A file of 32 raw bytes, mode 0600.
     pub master_key_file: Option<PathBuf>,
     /// The name of a variable that holds 64 hex digits.
     pub master_key_env: Option<String>,
@@ -315,14 +312,6 @@ pub enum Error {
     /// Values that cannot be used.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
-    /// The master key cannot be had from where the configuration says.
-    #[error("encryption.{key}: {problem}")]
-    MasterKey {
-        /// The key of the section.
-        key: &'static str,
-        /// What is wrong, never with a byte of the key.
-        problem: String,
-    },
 }
 
 fn lines(problems: &[Problem]) -> String {
@@ -782,80 +771,6 @@ impl Encryption {
             refuse("encryption.master_key_env", "is empty".into(), "write the variable's name");
         }
     }
-}
-
-impl MasterKeySource<'_> {
-    /// Reads the key. Blocks, for a command up to 30 s.
-    ///
-    /// # Errors
-    /// [`Error::MasterKey`], which never shows a byte of the key.
-    pub fn read(self) -> Result<Zeroizing<[u8; 32]>, Error> {
-        let (key, bytes) = match self {
-            Self::File(path) => ("master_key_file", read_key_file(path)),
-            Self::Env(name) => (
-                "master_key_env",
-                std::env::var(name)
-                    .map(|text| Zeroizing::new(text.into_bytes()))
-                    .map_err(|_| format!("the variable {name} is not set")),
-            ),
-            Self::Exec(command) => ("master_key_exec", run_key_command(command)),
-        };
-        bytes.and_then(|bytes| key_of(&bytes)).map_err(|problem| Error::MasterKey { key, problem })
-    }
-}
-
-fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    use std::io::Read as _;
-    let failed = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
-    let mut bytes = Zeroizing::new(Vec::with_capacity(129));
-    std::fs::File::open(path).map_err(failed)?.take(129).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
-}
-
-/// 32 raw bytes, or 64 hex digits with blanks around them.
-fn key_of(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, String> {
-    let mut key = Zeroizing::new([0_u8; 32]);
-    if bytes.len() == 32 {
-        key.copy_from_slice(bytes);
-    } else if hex::decode_to_slice(bytes.trim_ascii(), key.as_mut_slice()).is_err() {
-        return Err(format!(
-            "32 raw bytes or 64 hex digits are expected, not {} bytes",
-            bytes.trim_ascii().len()
-        ));
-    }
-    Ok(key)
-}
-
-fn run_key_command(command: &[String]) -> Result<Zeroizing<Vec<u8>>, String> {
-    use std::{
-        io::Read as _,
-        process::{Command, Stdio},
-        sync::mpsc,
-    };
-    let (program, arguments) = command.split_first().ok_or("the command is empty")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|e| format!("{program} cannot be started: {e}"))?;
-    let stdout = child.stdout.take().ok_or("the command has no output")?;
-    let (done, output) = mpsc::sync_channel(1);
-    std::thread::spawn(move || {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(257));
-        let read = stdout.take(257).read_to_end(&mut bytes).map(|_| bytes);
-        let _ = done.send(read); // Nobody listens after the time limit.
-    });
-    let received = output.recv_timeout(EXEC_TIMEOUT);
-    if received.is_err() {
-        let _ = child.kill(); // It may have ended meanwhile.
-    }
-    let status = child.wait().map_err(|e| format!("{program} was lost: {e}"))?;
-    let bytes = received
-        .map_err(|_| format!("{program} took longer than {} s", EXEC_TIMEOUT.as_secs()))?
-        .map_err(|e| format!("{program} could not be read: {e}"))?;
-    if status.success() { Ok(bytes) } else { Err(format!("{program} failed: {status}")) }
 }
 
 #[cfg(test)]

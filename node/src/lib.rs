@@ -2,6 +2,7 @@
 
 pub mod authz;
 pub mod certificates;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -12,5 +13,7 @@ pub mod edge;
 pub mod limits;
 pub mod names;
 pub mod results;
+pub mod server;
 pub mod storage;
+pub mod telemetry;
 pub mod tls;

@@ -76,6 +76,27 @@ pub const REQUEST_RESULT_KEPT: Duration = Duration::from_secs(24 * 3600);
 pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of records in one snapshot chunk.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// Longest key of a replicated state in bytes.
+pub const STATE_KEY_BYTES_MAX: usize = 4 * 1024;
+/// Largest value of a replicated state in bytes: a kept result, or a document and its envelope.
+pub const STATE_VALUE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+/// Largest chunk of a snapshot in bytes: a full one, its header, and one record.
+pub const SNAPSHOT_MESSAGE_BYTES_MAX: usize =
+    SNAPSHOT_CHUNK_BYTES_MAX + STATE_KEY_BYTES_MAX + STATE_VALUE_BYTES_MAX + 1024 * 1024;
+/// Most entries that are applied in one batch.
+pub const APPLY_ENTRIES_MAX: usize = 1_024;
+/// Bytes of commands that are applied in one batch (at least one entry is).
+pub const APPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Jobs of all groups that wait for the committer.
+pub const COMMIT_QUEUE_JOBS_MAX: usize = 4_096;
+/// Bytes of all groups' entries that wait for the committer.
+pub const COMMIT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of entries in one write of the committer (at least one job is written).
+pub const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of recent log entries that one group keeps in memory.
+pub const LOG_CACHE_GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of recent log entries that all groups together keep in memory, besides those that are not written yet.
+pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Calls that wait for an answer on one peer channel.
 pub const PEER_CALLS_MAX: usize = 16_384;
 /// Margin for clocks that run at different speed, added to every lease that is waited out.
@@ -137,6 +158,8 @@ pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shortest and longest pause between attempts to reach a peer.
 pub const PEER_RECONNECT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(1));
+/// Largest message of a probe, which anybody with a certificate may send, in bytes.
+pub const PROBE_BYTES_MAX: usize = 4 * 1024;
 /// Time between HTTP/2 pings on a peer connection, idle or not.
 pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for the answer to such a ping; together with the interval: how long a dead peer goes unnoticed.

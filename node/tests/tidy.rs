@@ -59,6 +59,25 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "server",
+        &[
+            "authz",
+            "certificates",
+            "clock",
+            "cluster",
+            "config",
+            "consensus",
+            "crypto",
+            "database",
+            "edge",
+            "limits",
+            "names",
+            "storage",
+            "telemetry",
+            "tls",
+        ],
+    ),
+    (
         "cli",
         &[
             "authz",
@@ -69,6 +88,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "edge",
             "limits",
             "names",
+            "server",
             "telemetry",
             "tls",
         ],

@@ -104,59 +104,20 @@ async fn node(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>, answers: &[&'st
         request_ids: Mutex::default(),
     });
     let service = DocumentServiceServer::new(Fake(Arc::clone(&script)));
-    let incoming =
-        futures::stream::unfold((listener, acceptor), |(listener, acceptor)| async move {
-            loop {
-                let (tcp, _) = listener.accept().await.ok()?;
-                if let Ok(stream) = acceptor.accept(tcp).await {
-                    return Some((Ok::<_, std::io::Error>(Accepted(stream)), (listener, acceptor)));
-                }
-            }
-        });
-    tokio::spawn(
-        tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming),
-    );
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, service) = (acceptor.clone(), service.clone());
+            tokio::spawn(async move {
+                let stream = acceptor.accept(tcp).await?;
+                let service = hyper_util::service::TowerToHyperService::new(service);
+                let executor = hyper_util::rt::TokioExecutor::new();
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let server = hyper_util::server::conn::auto::Builder::new(executor).http2_only();
+                server.serve_connection(io, service).await.map_err(std::io::Error::other)
+            });
+        }
+    });
     Node { address, script }
-}
-
-/// A TLS stream as tonic's server takes it.
-struct Accepted(tokio_rustls::server::TlsStream<tokio::net::TcpStream>);
-
-impl tonic::transport::server::Connected for Accepted {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
-impl tokio::io::AsyncRead for Accepted {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl tokio::io::AsyncWrite for Accepted {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }
 
 fn client(addresses: &[&str], ca_pem: &str, timeout_ms: u64) -> Client {

@@ -16,6 +16,8 @@ pub enum RpcRule {
 /// Every RPC of the contract by its full name and its operation.
 ///
 /// For certificates the operation is the weaker of two; [`super::certificates_rules`] decides by the certificate.
+/// Before a cluster is formed there is no registry and so no member: what nodes ask each other then (`Probe`) is held
+/// against the thumbprints of the formation, by the peer listener itself.
 pub const RPCS: &[(&str, RpcRule)] = {
     use DatabaseOperation as D;
     use RpcRule::{AdminSocket, Database, Server};

@@ -1,6 +1,6 @@
 //! New certificates: for clients, for nodes, and the CA that signs them where there is none.
 //!
-//! ECDSA P-256, a random serial number of 128 bits (RFC 5280 section 4.1.2.2 allows 159), usages as narrow as the
+//! ECDSA P-256, a random serial number of 16 bytes (RFC 5280 section 4.1.2.2 allows 159), usages as narrow as the
 //! purpose. Nothing else stands in them: clearance and grants live in the registry.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 
 use crate::{
     certificates::{Error, Secret, parse::x509, pem},
@@ -71,6 +71,7 @@ pub fn issue_node(
         let max = limits::NODE_CERTIFICATE_NAMES_MAX;
         return Err(Error::Request(format!("a node certificate takes 1 to {max} host names")));
     }
+    names.iter().try_for_each(|name| host(name))?;
     let mut params = params(request, names.to_vec())?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
@@ -108,6 +109,15 @@ fn params(request: &IssueRequest, names: Vec<String>) -> Result<CertificateParam
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
     Ok(params)
+}
+
+/// A DNS name, one with a wildcard as its first label, or an address.
+fn host(name: &str) -> Result<(), Error> {
+    let plain = name.strip_prefix("*.").unwrap_or(name);
+    match ServerName::try_from(plain) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::Request(format!("{name:?} is neither a host name nor an address"))),
+    }
 }
 
 fn common_name(name: &str) -> Result<DistinguishedName, Error> {

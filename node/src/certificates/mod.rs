@@ -92,7 +92,7 @@ pub enum Refused {
     #[error("the public key is malformed: {0}")]
     MalformedKey(&'static str),
     /// Its last moment has passed.
-    #[error("the certificate expired at {} ms after 1970; make a new one", .0)]
+    #[error("the certificate expired at {}; make a new one", moment(*.0))]
     Expired(Timestamp),
     /// It ends before it begins.
     #[error("the certificate ends before it begins")]
@@ -183,6 +183,12 @@ pub fn pem(label: &str, der: &[u8]) -> Secret {
 #[must_use]
 pub fn certificate_pem(der: &[u8]) -> String {
     pem("CERTIFICATE", der).expose().to_owned()
+}
+
+/// A moment as people read it, in UTC.
+fn moment(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0)
+        .map_or_else(|_| format!("{at} ms after 1970"), |at| at.to_string())
 }
 
 fn bounded(bytes: &[u8], bytes_max: usize) -> Result<(), Refused> {

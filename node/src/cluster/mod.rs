@@ -227,40 +227,76 @@ struct Applying<'a, 'o> {
 type Outcome = Result<cluster_outcome::Outcome, Stop>;
 
 impl Applying<'_, '_> {
+    /// Every arm first establishes who may: the administrator behind the entry, the files of the node that forms the
+    /// cluster, or the token of the node that joins.
     fn run(&mut self, command: &ClusterCommand) -> Outcome {
         use cluster_command::Command as C;
-        let Some(inner) = &command.command else {
-            return Err(
-                Error::UnknownCommand { index: self.entry.index, what: "cluster command" }.into()
-            );
-        };
-        if let C::FormCluster(form) = inner {
-            check(command)?;
-            return self.form_cluster(form);
-        }
-        if !self.registry.is_formed() {
-            return Err(refusal("NOT_FORMED", "this node belongs to no cluster yet").into());
-        }
-        if let C::JoinNode(join) = inner {
-            check(command)?;
-            return self.join_node(join);
-        }
-        let actor = self.authorize(operation(command))?;
-        check(command)?;
-        match inner {
-            C::PutCertificate(put) => self.put_certificate(&actor, put),
-            C::EditCertificate(edit) => self.edit_certificate(&actor, edit),
-            C::DeleteCertificate(delete) => self.delete_certificate(&actor, delete),
-            C::CreateDatabase(create) => self.create_database(create),
-            C::SetDatabaseState(set) => self.set_database_state(set),
-            C::DeleteDatabase(delete) => self.delete_database(delete),
-            C::CreateJoinToken(create) => self.create_join_token(create),
-            C::RevokeJoinToken(revoke) => self.revoke_join_token(revoke),
-            C::RemoveNode(remove) => self.remove_node(remove),
-            C::FormCluster(_) | C::JoinNode(_) => {
-                Err(refusal("INVALID_ARGUMENT", "this was decided above").into())
+        match &command.command {
+            Some(C::FormCluster(form)) => {
+                check(command)?;
+                self.form_cluster(form)
+            }
+            Some(C::JoinNode(join)) => {
+                self.formed()?;
+                check(command)?;
+                self.join_node(join)
+            }
+            Some(C::PutCertificate(put)) => {
+                let actor = self.administrator(command)?;
+                self.put_certificate(&actor, put)
+            }
+            Some(C::EditCertificate(edit)) => {
+                let actor = self.administrator(command)?;
+                self.edit_certificate(&actor, edit)
+            }
+            Some(C::DeleteCertificate(delete)) => {
+                let actor = self.administrator(command)?;
+                self.delete_certificate(&actor, delete)
+            }
+            Some(C::CreateDatabase(create)) => {
+                self.administrator(command)?;
+                self.create_database(create)
+            }
+            Some(C::SetDatabaseState(set)) => {
+                self.administrator(command)?;
+                self.set_database_state(set)
+            }
+            Some(C::DeleteDatabase(delete)) => {
+                self.administrator(command)?;
+                self.delete_database(delete)
+            }
+            Some(C::CreateJoinToken(create)) => {
+                self.administrator(command)?;
+                self.create_join_token(create)
+            }
+            Some(C::RevokeJoinToken(revoke)) => {
+                self.administrator(command)?;
+                self.revoke_join_token(revoke)
+            }
+            Some(C::RemoveNode(remove)) => {
+                self.administrator(command)?;
+                self.remove_node(remove)
+            }
+            None => {
+                let index = self.entry.index;
+                Err(Error::UnknownCommand { index, what: "cluster command" }.into())
             }
         }
+    }
+
+    /// The administrator behind a well-formed command, who holds the rights for it at this position of the log.
+    fn administrator(&self, command: &ClusterCommand) -> Result<Arc<Registration>, Refusal> {
+        self.formed()?;
+        let actor = self.authorize(operation(command))?;
+        check(command)?;
+        Ok(actor)
+    }
+
+    fn formed(&self) -> Result<(), Refusal> {
+        if self.registry.is_formed() {
+            return Ok(());
+        }
+        Err(refusal("NOT_FORMED", "this node belongs to no cluster yet"))
     }
 
     /// The author, who holds a certificate that may do `operation` at this position of the log.

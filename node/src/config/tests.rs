@@ -202,34 +202,6 @@ fn advertised_addresses_default_to_specific_listen_addresses() {
 }
 
 #[test]
-fn master_keys_are_read_from_file_and_command() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("k");
-    let hex_digits = "00ff".repeat(16);
-    let expected: Vec<u8> = [0, 255].repeat(16);
-    for content in
-        [expected.clone(), hex_digits.clone().into_bytes(), format!("{hex_digits}\n").into_bytes()]
-    {
-        std::fs::write(&file, content).unwrap();
-        assert_eq!(MasterKeySource::File(&file).read().unwrap().as_slice(), expected);
-    }
-    let echo = |text: &str| vec!["/bin/echo".to_owned(), text.to_owned()];
-    assert_eq!(MasterKeySource::Exec(&echo(&hex_digits)).read().unwrap().as_slice(), expected);
-    std::fs::write(&file, "geheim").unwrap();
-    for source in [
-        MasterKeySource::File(&file),
-        MasterKeySource::File(Path::new("/nowhere")),
-        MasterKeySource::Exec(&echo("geheim")),
-        MasterKeySource::Exec(&["/bin/false".to_owned()]),
-        MasterKeySource::Env("ROOKERY_TEST_VARIABLE_THAT_IS_NOT_SET"),
-    ] {
-        let message = source.read().unwrap_err().to_string();
-        assert!(message.starts_with("encryption.master_key_"), "{message}");
-        assert!(!message.contains("geheim") || message.contains("/bin/echo"), "{message}");
-    }
-}
-
-#[test]
 fn keys_that_others_can_read_are_refused() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();

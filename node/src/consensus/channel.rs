@@ -504,12 +504,14 @@ impl Link {
 }
 
 fn status_text(status: &tonic::Status) -> &'static str {
-    match status.code() {
-        tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
-            "the peer refused this node"
-        }
-        tonic::Code::InvalidArgument => "the peer found a frame malformed",
-        _ => "the connection failed",
+    use tonic::Code;
+    let code = status.code();
+    if matches!(code, Code::PermissionDenied | Code::Unauthenticated) {
+        "the peer refused this node"
+    } else if code == Code::InvalidArgument {
+        "the peer found a frame malformed"
+    } else {
+        "the connection failed"
     }
 }
 

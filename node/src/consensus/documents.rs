@@ -17,7 +17,6 @@ use crate::{
     database::{self, ListQuery, Page, page_token},
     limits,
     names::{CollectionName, DocumentId, GroupId, NodeId, Thumbprint},
-    storage::Space,
 };
 
 /// A read on its way to where it is served.
@@ -135,8 +134,8 @@ impl Consensus {
     ) -> Result<GetDocumentResponse, Error> {
         let id = DocumentId::parse(&request.id)
             .map_err(|e| Error::refused("INVALID_ARGUMENT", e.to_string()))?;
-        let (found, index) =
-            in_one_generation(group, |space| Ok(database::get(self.store.as_ref(), space, &id)?))?;
+        let (index, _) = group.state.applied();
+        let found = group.state.read(|read, space| database::get(read, space, &id))?;
         let document = found.ok_or_else(|| {
             Error::refused("NOT_FOUND", "there is no document under this id in the database")
         })?;
@@ -152,9 +151,9 @@ impl Consensus {
     ) -> Result<ListDocumentsResponse, Error> {
         let caller = permit.author().thumbprint();
         let query = list_query(caller, permit, request)?;
-        let (page, index) = in_one_generation(group, |space| {
-            Ok(database::list(self.store.as_ref(), space, &query)?)
-        })?;
+        let (index, _) = group.state.applied();
+        let (view, space) = group.state.view();
+        let page = database::list(view.as_ref(), space, &query)?;
         let Page { documents, next_after } = page;
         let next_page_token = next_after.map_or_else(String::new, |after| {
             page_token::encode(caller, permit.database(), &query, &after)
@@ -244,21 +243,6 @@ impl Consensus {
             Answer::Get(response) => response.encode_to_vec(),
             Answer::List(response) => response.encode_to_vec(),
         })
-    }
-}
-
-/// Runs `read` on the state of a group; again if a snapshot replaced the state meanwhile.
-fn in_one_generation<T>(
-    group: &Group,
-    mut read: impl FnMut(Space) -> Result<T, Error>,
-) -> Result<(T, u64), Error> {
-    loop {
-        let space = group.state.space();
-        let (index, _) = group.state.applied();
-        let result = read(space);
-        if group.state.space() == space {
-            return Ok((result?, index));
-        }
     }
 }
 

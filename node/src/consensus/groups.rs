@@ -12,11 +12,12 @@ use parking_lot::RwLock;
 
 use super::{
     Consensus, Error,
+    applied::GroupState,
     identity::NODE_SPACE,
     log_store::LogStore,
     network::GroupNetwork,
     reads::ReadRounds,
-    state_machine::{GroupState, Machine, MachineError, StateMachine},
+    state_machine::{Machine, MachineError, StateMachine},
     types::{Member, Raft},
 };
 use crate::{
@@ -199,14 +200,13 @@ impl Consensus {
             self.store.create_key(id)?;
         }
         let stopped = |e: &dyn std::fmt::Display| Error::Stopped(e.to_string());
-        let (state_machine, state) =
-            StateMachine::open(self.store.clone(), id, machine.clone()).map_err(|e| stopped(&e))?;
+        let state = GroupState::open(self.store.clone(), id).map_err(|e| stopped(&e))?;
         machine.reload(self.store.as_ref(), state.space()).map_err(|e| stopped(&e))?;
+        let state_machine = StateMachine::new(state.clone(), machine).map_err(|e| stopped(&e))?;
         let log = LogStore::open(self.store.clone(), id, self.committer.clone())
             .map_err(|e| stopped(&e))?;
-        if let Some(expected) = &self.expected {
-            log.check_sentinel(expected).map_err(|e| stopped(&e))?;
-        }
+        let position = log.position();
+        self.sentinel.check(id, position.last_log_id.as_ref(), position.vote.as_ref())?;
         let network = GroupNetwork::new(self.channels()?, id);
         let config = self.raft_config(id).map_err(|e| stopped(&e))?;
         let raft = Raft::new(self.node_id().0, config, network, log, state_machine)
@@ -304,6 +304,7 @@ impl Consensus {
         }
         tracing::info!(database = %id, "shredding a deleted database");
         // The key first: from here on nothing of the database can be read, whatever happens to its records.
+        self.sentinel.forget(group)?;
         self.store.destroy_key(group)?;
         self.store.clear_group(group)?;
         let mut marker = Batch::default();

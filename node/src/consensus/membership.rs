@@ -53,10 +53,14 @@ impl Consensus {
     /// A data folder that cannot be trusted: its logs are shorter than what was synced, or a record is damaged.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, Error> {
         let identity = Identity::load_or_make(parts.store.as_ref())?;
+        check_folder(&identity, parts.expected.as_ref())?;
+        parts.sentinel.identify(identity.node_id, identity.incarnation)?;
         // Empty until the cluster group is opened, which knows where its state stands.
         let cluster = Arc::new(Cluster::unformed());
         let on_fatal = parts.on_fatal.clone();
-        let committer = super::Committer::start(parts.store.clone(), parts.sentinel, on_fatal);
+        let fatal = move |why: String| on_fatal(why);
+        let committer = super::Committer::start(parts.store.clone(), parts.sentinel.clone(), fatal)
+            .map_err(stopped)?;
         let member = identity.is_member();
         let state = match member {
             true => State::Joining,
@@ -76,9 +80,10 @@ impl Consensus {
             channels: std::sync::OnceLock::new(),
             freshness: super::Freshness::default(),
             promises: super::Promises::default(),
-            expected: parts.expected,
+            sentinel: parts.sentinel,
             on_fatal: parts.on_fatal,
             registry_changes: tokio::sync::watch::Sender::new(0),
+            last_stamp: std::sync::atomic::AtomicI64::new(0),
             tasks: tokio_util::task::TaskTracker::new(),
             stop: tokio_util::sync::CancellationToken::new(),
             this: this.clone(),
@@ -203,6 +208,7 @@ impl Consensus {
         let incarnation = self.identity().incarnation;
         let identity = Identity { cluster_id, node_id, incarnation, peers };
         identity.save(self.store.as_ref())?;
+        self.sentinel.identify(node_id, incarnation)?;
         self.identity.store(Arc::new(identity));
         self.state.send_replace(State::Joining);
         self.begin().await
@@ -722,7 +728,6 @@ impl Consensus {
                 tracing::warn!(group = %group.id, %error, "a group ended badly");
             }
         }
-        self.committer.stop();
     }
 
     async fn hand_over(&self, group: &Group) {
@@ -751,6 +756,27 @@ impl Consensus {
             }
         }
     }
+}
+
+/// The store and the sentinel beside it must be of the same node: a swapped or rolled-back store is refused.
+fn check_folder(
+    identity: &Identity,
+    expected: Option<&rookery_proto::log::v1::Sentinel>,
+) -> Result<(), Error> {
+    let Some(expected) = expected else { return Ok(()) };
+    let other_folder =
+        !expected.incarnation.is_empty() && expected.incarnation != identity.incarnation.as_bytes();
+    let other_node = expected.node_id != 0 && expected.node_id != identity.node_id.0;
+    if !other_folder && !other_node {
+        return Ok(());
+    }
+    Err(crate::storage::Error::Folder(format!(
+        "the store in the data folder is that of node {} and the sentinel beside it that of node {}: parts of two \
+         folders, or of two moments, were put together. Restore the whole folder, or remove the node from the \
+         cluster and join anew with an empty one",
+        identity.node_id, expected.node_id
+    ))
+    .into())
 }
 
 /// What the nodes of a formation file answered.

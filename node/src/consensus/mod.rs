@@ -22,6 +22,7 @@
 //! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
 //! command carries its author's thumbprint, never the node's.
 
+pub mod applied;
 pub mod channel;
 pub mod committer;
 mod documents;
@@ -39,10 +40,11 @@ mod reads;
 pub mod snapshot;
 pub mod state_machine;
 mod status;
+mod tests;
 pub mod types;
 
 use std::{
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicI64},
     time::{Duration, Instant},
 };
 
@@ -67,7 +69,7 @@ use crate::{
     config::{Config, Formation},
     limits,
     names::{NodeId, Thumbprint, Timestamp},
-    storage::Store,
+    storage::{Sentinel, Store},
     tls::{CurrentIdentity, TlsIdentity},
 };
 
@@ -83,9 +85,9 @@ pub struct Parts {
     pub tls: Arc<CurrentIdentity>,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Told of every synced batch of log appends and votes.
-    pub sentinel: committer::SyncedHook,
-    /// What was synced when the node last ran; the logs must not be shorter.
+    /// Says how long the logs must be, and is told of every synced batch.
+    pub sentinel: Arc<Sentinel>,
+    /// What the sentinel said when it was opened.
     pub expected: Option<rookery_proto::log::v1::Sentinel>,
     /// Called once with the reason when the node must end: its storage cannot be trusted any more.
     pub on_fatal: Arc<dyn Fn(String) + Send + Sync>,
@@ -115,13 +117,14 @@ pub struct Consensus {
     state: watch::Sender<State>,
     cluster: Arc<Cluster>,
     groups: Groups,
-    committer: Committer,
+    committer: Arc<Committer>,
     channels: OnceLock<Arc<Channels>>,
     freshness: Freshness,
     promises: Promises,
-    expected: Option<rookery_proto::log::v1::Sentinel>,
+    sentinel: Arc<Sentinel>,
     on_fatal: Arc<dyn Fn(String) + Send + Sync>,
     registry_changes: watch::Sender<u64>,
+    last_stamp: AtomicI64,
     tasks: TaskTracker,
     stop: CancellationToken,
     this: Weak<Self>,
@@ -232,3 +235,9 @@ impl Consensus {
         self.this.upgrade()
     }
 }
+
+#[cfg(test)]
+mod peer_tests;
+
+#[cfg(test)]
+mod storage_tests;

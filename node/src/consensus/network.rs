@@ -21,7 +21,6 @@ use rookery_proto::peer::v1::{
     self as peer, InstallSnapshotRequest, channel_request, channel_response,
     install_snapshot_request::Part,
 };
-use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout, timeout_at},
@@ -30,7 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     channel::{self, CallError, Channel, Channels, Pending},
-    snapshot::{SnapshotData, SnapshotSource},
+    snapshot::{self, SnapshotData, SnapshotSource},
     types::{
         LogId, Member, Types, Vote, append_to, log_id_from, log_id_to, snapshot_meta_to, vote_from,
         vote_to,
@@ -115,10 +114,10 @@ impl Network {
     ) -> Result<VoteResponse<Types>, RpcError> {
         let pre = matches!(body, channel_request::Body::PreVote(_));
         let answer = self.call(RPCTypes::Vote, body, option.soft_ttl()).await?;
-        let answer = match answer {
-            channel_response::Body::PreVote(answer) if pre => answer,
-            channel_response::Body::Vote(answer) if !pre => answer,
-            _ => return Err(malformed("a vote was answered with something else")),
+        let ((channel_response::Body::PreVote(answer), true)
+        | (channel_response::Body::Vote(answer), false)) = (answer, pre)
+        else {
+            return Err(malformed("a vote was answered with something else"));
         };
         let vote = answer.vote.as_ref().map(vote_from);
         let vote = vote.ok_or_else(|| malformed("an answer without vote"))?;
@@ -149,10 +148,7 @@ impl RaftNetworkV2<Types> for Network {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RpcError> {
         let body = channel_request::Body::Append(append_to(self.group.0, &request));
-        match self.call(RPCTypes::AppendEntries, body, option.soft_ttl()).await? {
-            channel_response::Body::Append(answer) => append_response_from(&answer),
-            _ => Err(malformed("an append was answered with something else")),
-        }
+        append_response_from(self.call(RPCTypes::AppendEntries, body, option.soft_ttl()).await?)
     }
 
     fn stream_append<'s, S>(
@@ -194,13 +190,11 @@ impl RaftNetworkV2<Types> for Network {
             to_node: *request.to_node_id(),
             last_log_id: request.last_log_id().map(log_id_to),
         });
-        match self.call(RPCTypes::TransferLeader, body, option.soft_ttl()).await? {
-            channel_response::Body::TransferLeader(answer) if answer.accepted => Ok(Ok(())),
-            channel_response::Body::TransferLeader(_) => {
-                Err(malformed("the peer declined the leadership"))
-            }
-            _ => Err(malformed("a leadership transfer was answered with something else")),
-        }
+        let answer = self.call(RPCTypes::TransferLeader, body, option.soft_ttl()).await?;
+        let channel_response::Body::TransferLeader(answer) = answer else {
+            return Err(malformed("a leadership transfer was answered with something else"));
+        };
+        if answer.accepted { Ok(Ok(())) } else { Err(malformed("the peer declined to lead")) }
     }
 
     /// Sends the snapshot over a connection of its own. The bounds are those of `limits`, since openraft's time for one
@@ -308,11 +302,8 @@ where
         let Some(Sent { previous, last, .. }) = self.sent.pop_front() else {
             return Err(malformed("an answer without a question"));
         };
-        let answer = match answer.map_err(|error| self.error(error))? {
-            channel_response::Body::Append(answer) => append_response_from(&answer)?,
-            _ => return Err(malformed("an append was answered with something else")),
-        };
-        Ok(match answer {
+        let answer = answer.map_err(|error| self.error(error))?;
+        Ok(match append_response_from(answer)? {
             AppendEntriesResponse::Success => Ok(last),
             AppendEntriesResponse::PartialSuccess(matching) => {
                 if matching > last || matching < previous {
@@ -334,9 +325,12 @@ where
 }
 
 fn append_response_from(
-    answer: &peer::AppendResponse,
+    answer: channel_response::Body,
 ) -> Result<AppendEntriesResponse<Types>, RpcError> {
     use peer::append_response::Result as Kind;
+    let channel_response::Body::Append(answer) = answer else {
+        return Err(malformed("an append was answered with something else"));
+    };
     match answer.result() {
         Kind::Success => Ok(AppendEntriesResponse::Success),
         Kind::Partial => {
@@ -406,23 +400,27 @@ fn read_snapshot(
     parts: &mpsc::Sender<InstallSnapshotRequest>,
 ) -> Result<(), StreamingError<Types>> {
     let send = |part| parts.blocking_send(InstallSnapshotRequest { part: Some(part) }).is_ok();
-    let (mut chunks, mut digest) = (0, Sha256::new());
     let mut listening = send(Part::Header(header));
     while listening {
-        let chunk = source.next_chunk().map_err(|error| {
-            StreamingError::StorageError(StorageError::read_snapshot(
-                None,
-                ErrorSourceOf::<Types>::from_error(&error),
-            ))
-        })?;
-        let Some(data) = chunk else {
-            let digest = digest.finalize().to_vec();
-            send(Part::Trailer(peer::SnapshotTrailer { chunks, digest }));
+        let Some(data) = source.next_chunk().map_err(unreadable)? else {
+            let (chunks, digest) = source.trailer();
+            send(Part::Trailer(peer::SnapshotTrailer { chunks, digest: digest.to_vec() }));
             return Ok(());
         };
-        chunks += 1;
-        digest.update(&data);
         listening = send(Part::Chunk(peer::SnapshotChunk { data }));
     }
     Ok(()) // The peer hung up; its answer says why.
+}
+
+fn unreadable(error: snapshot::Error) -> StreamingError<Types> {
+    match error {
+        snapshot::Error::Storage(error) => {
+            let source = ErrorSourceOf::<Types>::from_error(&error);
+            StreamingError::StorageError(StorageError::read_snapshot(None, source))
+        }
+        snapshot::Error::Refused(_) | snapshot::Error::Superseded => {
+            tracing::error!(%error, "a snapshot cannot be sent");
+            StreamingError::Unreachable(Unreachable::new(&error))
+        }
+    }
 }

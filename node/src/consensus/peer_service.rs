@@ -11,13 +11,19 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     future::Future,
-    pin::Pin,
+    pin::pin,
     sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use futures::StreamExt as _;
+use openraft::{
+    async_runtime::watch::WatchReceiver as _,
+    errors::Fatal,
+    raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult},
+};
 use parking_lot::Mutex;
 use rookery_proto::peer::v1::{
     self as peer, ChannelRequest, ChannelResponse, Hello, InstallSnapshotRequest,
@@ -33,11 +39,11 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, server::NamedService};
 
 use super::{
     channel::PROTOCOL_VERSION,
-    snapshot::{SnapshotData, SnapshotSink},
+    snapshot::{self, Snapshot, SnapshotData, SnapshotSink},
     types::{
         Malformed, Raft, SnapshotMeta, Types, Vote, append_from, log_id_from, log_id_to,
         snapshot_meta_from, vote_from, vote_to,
@@ -74,6 +80,8 @@ pub enum PeerRefused {
 pub trait PeerHandler: Send + Sync + 'static {
     /// The Raft handle of a group; `None` where this node does not hold it.
     fn raft(&self, group: GroupId) -> Option<Raft>;
+    /// Whether any current member has this certificate; asked before anything that the peer sends is read.
+    fn is_member(&self, thumbprint: &Thumbprint) -> bool;
     /// Whether this certificate is a current member's, and Hello fits it (cluster, node, incarnation).
     ///
     /// # Errors
@@ -120,14 +128,63 @@ pub fn peer_error(kind: ErrorKind, message: impl Into<String>) -> peer::PeerErro
 }
 
 /// The peer service as the listener mounts it. Requests must carry the connection's [`PeerCertificate`] as an extension.
-pub fn service<H: PeerHandler>(handler: Arc<H>) -> PeerServiceServer<PeerService<H>> {
-    PeerServiceServer::new(PeerService {
+///
+/// A probe may come from anybody who has a certificate, so its messages are bounded apart from those of members.
+pub fn service<H: PeerHandler>(handler: Arc<H>) -> Peers<H> {
+    let service = Arc::new(PeerService {
         handler,
         streams: Mutex::default(),
         installs: Arc::new(Semaphore::new(limits::SNAPSHOTS_RECEIVED_MAX)),
-    })
-    .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
-    .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+    });
+    let bounded = |bytes_max| {
+        PeerServiceServer::from_arc(service.clone())
+            .max_decoding_message_size(bytes_max)
+            .max_encoding_message_size(bytes_max)
+    };
+    Peers {
+        members: bounded(limits::PEER_MESSAGE_BYTES_MAX),
+        anybody: bounded(limits::PROBE_BYTES_MAX),
+    }
+}
+
+/// The peer service with the bounds of each of its methods.
+pub struct Peers<H> {
+    members: PeerServiceServer<PeerService<H>>,
+    anybody: PeerServiceServer<PeerService<H>>,
+}
+
+impl<H> Clone for Peers<H> {
+    fn clone(&self) -> Self {
+        Self { members: self.members.clone(), anybody: self.anybody.clone() }
+    }
+}
+
+impl<H: PeerHandler> NamedService for Peers<H> {
+    const NAME: &'static str = <PeerServiceServer<PeerService<H>> as NamedService>::NAME;
+}
+
+impl<H: PeerHandler, B> tower::Service<http::Request<B>> for Peers<H>
+where
+    PeerServiceServer<PeerService<H>>: tower::Service<http::Request<B>>,
+{
+    type Response =
+        <PeerServiceServer<PeerService<H>> as tower::Service<http::Request<B>>>::Response;
+    type Error = <PeerServiceServer<PeerService<H>> as tower::Service<http::Request<B>>>::Error;
+    type Future = <PeerServiceServer<PeerService<H>> as tower::Service<http::Request<B>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        ready!(self.members.poll_ready(context))?;
+        self.anybody.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        // The methods for members admit them before they read; every other path gets the narrow bound.
+        let path = request.uri().path();
+        if path.ends_with("/Channel") || path.ends_with("/InstallSnapshot") {
+            return self.members.call(request);
+        }
+        self.anybody.call(request)
+    }
 }
 
 /// Serves peers.
@@ -139,6 +196,15 @@ pub struct PeerService<H> {
 }
 
 impl<H: PeerHandler> PeerService<H> {
+    fn member<T>(&self, request: &Request<T>) -> Result<PeerCertificate, Status> {
+        let certificate = certificate(request)?;
+        if self.handler.is_member(&certificate.thumbprint) {
+            return Ok(certificate);
+        }
+        tracing::info!(thumbprint = %certificate.thumbprint, "peer refused: not a member");
+        Err(Status::permission_denied("not a member"))
+    }
+
     fn admit(&self, certificate: &PeerCertificate, hello: &Hello) -> Result<NodeId, Status> {
         if hello.version != PROTOCOL_VERSION {
             return Err(Status::failed_precondition("another version of the peer protocol"));
@@ -179,7 +245,7 @@ impl<H: PeerHandler> Service for PeerService<H> {
         &self,
         request: Request<Streaming<ChannelRequest>>,
     ) -> Result<Response<Self::ChannelStream>, Status> {
-        let certificate = certificate(&request)?;
+        let certificate = self.member(&request)?;
         let mut frames = request.into_inner();
         let first = next_message(&mut frames, limits::HANDSHAKE_TIMEOUT).await?;
         let ChannelRequest { call: 0, body: Some(channel_request::Body::Hello(hello)) } = first
@@ -208,7 +274,7 @@ impl<H: PeerHandler> Service for PeerService<H> {
         &self,
         request: Request<Streaming<InstallSnapshotRequest>>,
     ) -> Result<Response<InstallSnapshotResponse>, Status> {
-        let certificate = certificate(&request)?;
+        let certificate = self.member(&request)?;
         let mut messages = request.into_inner();
         let first = next_message(&mut messages, limits::HANDSHAKE_TIMEOUT).await?;
         let Some(Part::Header(header)) = first.part else {
@@ -360,6 +426,7 @@ impl<H: PeerHandler> Session<H> {
             let error = peer_error(ErrorKind::Unspecified, "too many calls at once");
             return answer(&self.answers, call, Err(error)).await;
         };
+        while self.tasks.try_join_next().is_some() {} // Under load nobody else collects them.
         let answers = self.answers.clone();
         self.tasks.spawn(async move {
             let _permit: OwnedSemaphorePermit = permit;
@@ -396,61 +463,70 @@ struct Append {
     request: AppendEntriesRequest<Types>,
 }
 
-type Appending = Pin<Box<dyn Future<Output = channel_response::Body> + Send>>;
-
 /// Hands the appends of one group to consensus in the order of their arrival, many before the first is durable, and
-/// answers them in the same order.
+/// answers them in the same order, until the stream ends or the group stops.
 async fn feed_appends(raft: Raft, mut queue: mpsc::Receiver<Append>, answers: Answers) {
-    let mut under_way: VecDeque<(u64, Appending)> = VecDeque::new();
+    while feed_until_rejected(&raft, &mut queue, &answers).await == Feeding::GoesOn {}
+}
+
+#[derive(PartialEq, Eq)]
+enum Feeding {
+    GoesOn,
+    Ended,
+}
+
+/// One run of openraft's append stream, which ends at the first append that is rejected. What was handed over behind that
+/// one has no answer of its own: the leader that sent it starts anew from the rejection.
+async fn feed_until_rejected(
+    raft: &Raft,
+    queue: &mut mpsc::Receiver<Append>,
+    answers: &Answers,
+) -> Feeding {
+    let (feed, fed) = mpsc::channel(limits::PEER_APPENDS_PER_GROUP_MAX);
+    let mut results = pin!(raft.stream_append(ReceiverStream::new(fed)));
+    let mut calls = VecDeque::new();
     loop {
-        let room = under_way.len() < limits::PEER_APPENDS_PER_GROUP_MAX;
-        tokio::select! {
+        let room = calls.len() < limits::PEER_APPENDS_PER_GROUP_MAX;
+        let result = tokio::select! {
             biased;
+            result = results.next(), if !calls.is_empty() => result,
             Some(Append { call, request }) = queue.recv(), if room => {
-                let mut appending: Appending = Box::pin(append(raft.clone(), request));
-                // The first poll puts the request into the group's queue; polling in this order keeps theirs.
-                match futures::poll!(&mut appending) {
-                    std::task::Poll::Ready(body) if under_way.is_empty() => {
-                        answer(&answers, call, Ok(body)).await;
-                    }
-                    std::task::Poll::Ready(body) => {
-                        under_way.push_back((call, Box::pin(async move { body })));
-                    }
-                    std::task::Poll::Pending => under_way.push_back((call, appending)),
-                }
+                calls.push_back(call);
+                let _ = feed.send(request).await; // There is room; a group that stopped shows in its results.
+                continue;
             }
-            Some((call, body)) = first_done(&mut under_way) => {
-                answer(&answers, call, Ok(body)).await;
+            else => return Feeding::Ended,
+        };
+        let accepted = matches!(result, Some(Ok(Ok(_))));
+        let rejected = matches!(result, Some(Ok(Err(_))));
+        if let Some(call) = calls.pop_front() {
+            answer(answers, call, append_response(result)).await;
+        }
+        if !accepted {
+            for call in calls {
+                let error = peer_error(ErrorKind::Unspecified, "behind a rejected append");
+                answer(answers, call, Err(error)).await;
             }
-            else => return,
+            return if rejected { Feeding::GoesOn } else { Feeding::Ended };
         }
     }
 }
 
-async fn first_done(
-    under_way: &mut VecDeque<(u64, Appending)>,
-) -> Option<(u64, channel_response::Body)> {
-    let (call, appending) = under_way.front_mut()?;
-    let done = (*call, appending.await);
-    under_way.pop_front();
-    Some(done)
-}
-
-async fn append(raft: Raft, request: AppendEntriesRequest<Types>) -> channel_response::Body {
+fn append_response(
+    result: Option<Result<StreamAppendResult<Types>, Fatal<Types>>>,
+) -> Result<channel_response::Body, peer::PeerError> {
     use peer::append_response::Result as Kind;
-    let of = |result: Kind| peer::AppendResponse { result: result.into(), ..Default::default() };
-    let response = match raft.append_entries(request).await {
-        Ok(AppendEntriesResponse::Success) => of(Kind::Success),
-        Ok(AppendEntriesResponse::PartialSuccess(matching)) => {
-            peer::AppendResponse { matching: matching.as_ref().map(log_id_to), ..of(Kind::Partial) }
+    let (kind, higher_vote) = match result {
+        Some(Ok(Ok(_))) => (Kind::Success, None),
+        Some(Ok(Err(StreamAppendError::Conflict(_)))) => (Kind::Conflict, None),
+        Some(Ok(Err(StreamAppendError::HigherVote(vote)))) => {
+            (Kind::HigherVote, Some(vote_to(&vote)))
         }
-        Ok(AppendEntriesResponse::Conflict) => of(Kind::Conflict),
-        Ok(AppendEntriesResponse::HigherVote(vote)) => {
-            peer::AppendResponse { higher_vote: Some(vote_to(&vote)), ..of(Kind::HigherVote) }
-        }
-        Err(error) => return channel_response::Body::Error(stopped(&error)),
+        Some(Err(error)) => return Err(stopped(&error)),
+        None => return Err(stopped(&"its append stream ended")),
     };
-    channel_response::Body::Append(response)
+    let response = peer::AppendResponse { result: kind.into(), matching: None, higher_vote };
+    Ok(channel_response::Body::Append(response))
 }
 
 /// The calls of consensus that do not depend on each other's order.
@@ -585,10 +661,8 @@ impl SnapshotHeader {
         let vote = check_vote(header.vote.as_ref(), sender, Committed::Yes)?;
         let meta = header.meta.as_ref().ok_or(Malformed("snapshot without meta"))?;
         let meta = snapshot_meta_from(meta)?;
-        let last = meta.last_log_id.ok_or(Malformed("snapshot of nothing"))?;
-        if last.leader_id > vote.leader_id {
-            return Err(Malformed("snapshot of a later leader than the sender"));
-        }
+        snapshot::check_meta(&meta, &vote, None)
+            .map_err(|_| Malformed("snapshot's position or membership"))?;
         Ok(Self { group: GroupId(header.group), vote, meta })
     }
 }
@@ -606,29 +680,46 @@ impl<H: PeerHandler> Install<H> {
         let group = self.header.group;
         let missing = || Status::not_found("no such group here, or busy with another snapshot");
         let raft = self.handler.raft(group).ok_or_else(missing)?;
-        let sink = self.handler.snapshot_sink(group).ok_or_else(missing)?;
+        self.check_against(&raft)?;
+        let handler = self.handler.clone();
+        let sink = blocking(move || Ok(handler.snapshot_sink(group))).await?.ok_or_else(missing)?;
         let data = self.receive(messages, sink).await?;
-        let snapshot = openraft::Snapshot { meta: self.header.meta, snapshot: data };
+        // What was committed meanwhile must not be contradicted either.
+        self.check_against(&raft)?;
+        let snapshot = Snapshot { meta: self.header.meta, snapshot: data };
         let answer = raft.install_full_snapshot(self.header.vote, snapshot).await;
         let answer = answer.map_err(|error| Status::unavailable(stopped(&error).message))?;
         Ok(answer.vote)
     }
 
-    /// Takes the chunks up to the trailer. Nothing of them is visible until the sink has verified the whole.
+    fn check_against(&self, raft: &Raft) -> Result<(), Status> {
+        let committed = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.cluster_committed.max(metrics.local_committed)
+        };
+        let SnapshotHeader { meta, vote, .. } = &self.header;
+        snapshot::check_meta(meta, vote, committed.as_ref())
+            .map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    /// Takes the chunks up to the trailer. Nothing of them is visible until the sink has verified the whole; however this
+    /// ends before, dropping the sink deletes them.
     async fn receive(
         &self,
         mut messages: Streaming<InstallSnapshotRequest>,
-        sink: SnapshotSink,
+        mut sink: SnapshotSink,
     ) -> Result<SnapshotData, Status> {
-        let mut sink = AbandonOnDrop(Some(sink));
         loop {
             match self.next_part(&mut messages).await? {
                 Part::Header(_) => return Err(Status::invalid_argument("a second header")),
-                Part::Chunk(chunk) if chunk.data.len() > limits::SNAPSHOT_CHUNK_BYTES_MAX => {
-                    return Err(Status::invalid_argument("a chunk that is too large"));
+                Part::Chunk(chunk) => {
+                    sink = blocking(move || sink.write(&chunk.data).map(|()| sink)).await?;
                 }
-                Part::Chunk(chunk) => sink = sink.write(chunk.data).await?,
-                Part::Trailer(trailer) => return sink.finish(trailer).await,
+                Part::Trailer(peer::SnapshotTrailer { chunks, digest }) => {
+                    let meta = self.header.meta.clone();
+                    return blocking(move || sink.finish(chunks, &digest, &meta)).await;
+                }
             }
         }
     }
@@ -645,35 +736,19 @@ impl<H: PeerHandler> Install<H> {
     }
 }
 
-/// A sink that forgets what it holds unless it comes to a good end, however the transfer ends.
-struct AbandonOnDrop(Option<SnapshotSink>);
-
-impl AbandonOnDrop {
-    async fn write(mut self, data: Vec<u8>) -> Result<Self, Status> {
-        let written = tokio::task::spawn_blocking(move || {
-            let result = self.0.as_mut().map_or(Ok(()), |sink| sink.write(&data));
-            result.map(|()| self)
-        });
-        written.await.map_err(|_| Status::internal("stopping"))?.map_err(|error| unusable(&error))
-    }
-
-    async fn finish(mut self, trailer: peer::SnapshotTrailer) -> Result<SnapshotData, Status> {
-        let sink = self.0.take().ok_or_else(|| Status::internal("a sink that is gone"))?;
-        let finish = move || sink.finish(trailer.chunks, &trailer.digest);
-        let finished = tokio::task::spawn_blocking(finish).await;
-        finished.map_err(|_| Status::internal("stopping"))?.map_err(|error| unusable(&error))
-    }
-}
-
-impl Drop for AbandonOnDrop {
-    fn drop(&mut self) {
-        if let Some(sink) = self.0.take() {
-            sink.abandon();
+/// Runs work on the disk where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, snapshot::Error> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Status::unavailable("stopping"))?.map_err(|error| match error {
+        snapshot::Error::Refused(_) | snapshot::Error::Superseded => {
+            tracing::warn!(%error, "a snapshot that was sent to this node is not used");
+            Status::data_loss(error.to_string())
         }
-    }
-}
-
-fn unusable(error: &dyn std::error::Error) -> Status {
-    tracing::warn!(%error, "a snapshot that was sent to this node is not used");
-    Status::data_loss("the snapshot is not usable")
+        snapshot::Error::Storage(_) => {
+            tracing::error!(%error, "a snapshot cannot be stored");
+            Status::unavailable("the snapshot cannot be stored")
+        }
+    })
 }

@@ -32,6 +32,10 @@ impl PeerHandler for Peers {
         self.0.groups.find(group).map(|group| group.raft.clone())
     }
 
+    fn is_member(&self, thumbprint: &Thumbprint) -> bool {
+        self.0.is_any_member(thumbprint)
+    }
+
     fn admit(&self, thumbprint: &Thumbprint, hello: &peer::Hello) -> Result<NodeId, PeerRefused> {
         self.0.admit(thumbprint, hello)
     }
@@ -83,8 +87,8 @@ impl PeerHandler for Peers {
     }
 
     fn snapshot_sink(&self, group: GroupId) -> Option<SnapshotSink> {
-        self.0.groups.find(group)?;
-        match SnapshotSink::begin(self.0.store.clone(), group) {
+        let running = self.0.groups.find(group)?;
+        match SnapshotSink::begin(&running.state) {
             Ok(sink) => Some(sink),
             Err(error) => {
                 tracing::error!(%group, %error, "a snapshot cannot be received");
@@ -139,7 +143,12 @@ impl Consensus {
     }
 
     fn is_any_member(&self, thumbprint: &Thumbprint) -> bool {
-        self.cluster.registry().member(thumbprint).is_some()
+        let registry = self.cluster.registry();
+        if registry.is_formed() {
+            return registry.member(thumbprint).is_some();
+        }
+        let identity = self.identity.load();
+        identity.peers.values().any(|member| member.thumbprint == thumbprint.as_bytes())
     }
 
     /// Thumbprint and incarnation of a current member.

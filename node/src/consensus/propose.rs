@@ -43,7 +43,7 @@ impl Consensus {
         command: ClusterCommand,
         deadline: Instant,
     ) -> Result<Applied, Error> {
-        debug_assert_eq!(permit.operation(), cluster::operation(&command));
+        // Whether the permit fits the command needs no check here: apply authorizes its author again.
         let proposal = Proposal {
             group: GroupId::CLUSTER.0,
             request_id: request_id.as_bytes().to_vec(),
@@ -68,7 +68,12 @@ impl Consensus {
         command: DatabaseCommand,
         deadline: Instant,
     ) -> Result<Applied, Error> {
-        debug_assert_eq!(permit.operation(), database::operation(&command));
+        if permit.operation().required() < database::operation(&command).required() {
+            return Err(Error::refused(
+                "DATABASE_ACCESS_DENIED",
+                "the permit is for another operation",
+            ));
+        }
         let proposal = Proposal {
             group: GroupId::from(permit.database()).0,
             request_id: request_id.as_bytes().to_vec(),
@@ -166,6 +171,7 @@ impl Consensus {
         deadline: Instant,
     ) -> Result<Applied, Error> {
         let group = self.group(GroupId(proposal.group))?;
+        check(&proposal)?;
         let before = self.registry();
         let revoking = match &proposal.command {
             Some(proposal::Command::Cluster(command)) => {
@@ -217,13 +223,19 @@ impl Consensus {
             request_id: proposal.request_id,
             author,
             internal_reason,
-            at_unix_ms: self.clock.wall().0,
+            at_unix_ms: self.stamped(),
             registry_revision: proposal.registry_revision,
             command: proposal.command.map(|command| match command {
                 proposal::Command::Cluster(command) => log::command::Command::Cluster(command),
                 proposal::Command::Database(command) => log::command::Command::Database(command),
             }),
         }
+    }
+
+    /// The wall clock, but never earlier than a stamp before it.
+    fn stamped(&self) -> i64 {
+        let now = self.clock.wall().0;
+        self.last_stamp.fetch_max(now, std::sync::atomic::Ordering::Relaxed).max(now)
     }
 
     /// Step 5 of `freshness`: waits until no node can decide on a registry older than `index`.
@@ -288,6 +300,16 @@ impl Consensus {
         let channel = self.channels()?.peer(node).ok_or(Error::NoLeader)?;
         Ok(channel.call(body, deadline.into()).await?)
     }
+}
+
+/// **Invariant:** what apply cannot understand never enters a log; it would stop every node.
+fn check(proposal: &Proposal) -> Result<(), Error> {
+    let checked = match &proposal.command {
+        Some(proposal::Command::Cluster(command)) => cluster::check(command),
+        Some(proposal::Command::Database(command)) => database::check(command),
+        None => return Err(Error::refused("INVALID_ARGUMENT", "there is no command")),
+    };
+    checked.map_err(|refusal| Error::Refused(Box::new(refusal)))
 }
 
 fn answer(applied: Applied) -> Result<Applied, Error> {

@@ -1,8 +1,37 @@
 //! Applies committed entries of one group to its state.
+//!
+//! Entries are taken in bounded runs. A run goes through the machine on top of an overlay, then:
+//! 1. one batch writes its changes, the new position, the membership and the state hash;
+//! 2. the machine publishes what it shows to others, and those who wait for an index are told;
+//! 3. the proposers get their answers.
+//!
+//! The batch is not synced. The log, which is, stands before it in the same write-ahead log, and so does the state
+//! before the purge of the entries that made it: what survives a power cut is a prefix of all writes, so the state is
+//! never without the entries that follow it.
 
+use std::{io, sync::Arc};
+
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    storage::{ApplyResponder, EntryResponder, RaftStateMachine},
+};
+use prost::Message;
 use rookery_proto::log::v1 as log;
 
-use crate::storage::{self, Overlay, Read, Space};
+use super::{
+    applied::{Applied, GroupState},
+    snapshot::{self, Snapshot, SnapshotData, SnapshotSource},
+    types::{CommandBytes, Entry, LogId, Outcome, SnapshotMeta, StoredMembership, Types},
+};
+use crate::{
+    limits,
+    names::GroupId,
+    storage::{self, Overlay, Read, Space},
+};
+
+/// The version of `log.v1.Command` that this program applies.
+pub const COMMAND_VERSION: u32 = 1;
 
 /// Why a state machine cannot go on; never the refusal of a command, which is a reply.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +47,25 @@ pub enum MachineError {
         /// What is wrong with it.
         why: String,
     },
+    /// The record of what was applied cannot be understood.
+    #[error("the record of what group {group} has applied {why}")]
+    Record {
+        /// The group.
+        group: GroupId,
+        /// What is wrong with it, in words that continue the sentence.
+        why: &'static str,
+    },
+}
+
+impl From<MachineError> for io::Error {
+    fn from(error: MachineError) -> Self {
+        match &error {
+            MachineError::Storage(_) => Self::other(error),
+            MachineError::Entry { .. } | MachineError::Record { .. } => {
+                Self::new(io::ErrorKind::InvalidData, error)
+            }
+        }
+    }
 }
 
 /// The deterministic part of a group: what its commands do to its state.
@@ -43,80 +91,193 @@ pub trait Machine: Send + Sync + 'static {
     fn reload(&self, read: &dyn Read, space: Space) -> Result<(), MachineError>;
 }
 
-use super::{snapshot::SnapshotData, types::*};
-use crate::{
-    names::GroupId,
-    storage::{StateHash, Store},
-};
-use futures::Stream;
-use openraft::{
-    RaftSnapshotBuilder,
-    storage::{EntryResponder, RaftStateMachine},
-};
-use std::{io, sync::Arc};
-/// x
-pub struct AppliedState {
-    pub index: u64,
-    pub hash: StateHash,
+/// The state machine of one group as openraft sees it.
+pub struct StateMachine {
+    machine: Arc<dyn Machine>,
+    state: Arc<GroupState>,
+    applied: Applied,
 }
-pub struct GroupState;
-impl GroupState {
-    pub fn space(&self) -> Space {
-        todo()
-    }
-    pub fn applied(&self) -> (u64, StateHash) {
-        todo()
-    }
-    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<AppliedState> {
-        todo()
-    }
-}
-fn todo<T>() -> T {
-    std::process::abort()
-}
-pub struct StateMachine;
+
 impl StateMachine {
-    pub fn open(
-        _: Arc<dyn Store>,
-        _: GroupId,
-        _: Arc<dyn Machine>,
-    ) -> Result<(Self, Arc<GroupState>), MachineError> {
-        todo()
+    /// Takes up where the state of the group stands; `machine` has loaded the same state.
+    ///
+    /// # Errors
+    /// A store that fails, or a record that is none.
+    pub fn new(state: Arc<GroupState>, machine: Arc<dyn Machine>) -> Result<Self, MachineError> {
+        let applied = state.record()?;
+        Ok(Self { machine, state, applied })
+    }
+
+    /// Applies a run of entries: steps 1 to 3 of the module's text.
+    fn apply_run(&mut self, run: Vec<EntryResponder<Types>>) -> Result<(), MachineError> {
+        let store = Arc::clone(self.state.store());
+        let mut overlay = Overlay::new(&*store, self.state.space(), self.applied.hash);
+        let mut membership = None;
+        let mut log_id = self.applied.log_id;
+        let mut replies = Vec::with_capacity(run.len());
+        for (entry, responder) in run {
+            let outcome = match entry.payload {
+                EntryPayload::Blank => Outcome::default(),
+                EntryPayload::Normal(command) => {
+                    self.apply_command(entry.log_id.index, &command, &mut overlay)?
+                }
+                EntryPayload::Membership(new) => {
+                    membership = Some(StoredMembership::new(Some(entry.log_id), new));
+                    Outcome::default()
+                }
+            };
+            log_id = Some(entry.log_id);
+            replies.push((responder, outcome));
+        }
+        self.applied.hash = overlay.hash();
+        self.applied.log_id = log_id;
+        if let Some(membership) = membership {
+            self.applied.membership = membership;
+        }
+        self.state.advance(overlay.into_batch(), &self.applied)?;
+        self.machine.publish();
+        self.state.publish(&self.applied);
+        answer(replies);
+        Ok(())
+    }
+
+    fn apply_command(
+        &self,
+        index: u64,
+        command: &CommandBytes,
+        overlay: &mut Overlay<'_>,
+    ) -> Result<Outcome, MachineError> {
+        let entry_error = |why: String| MachineError::Entry { index, why };
+        let command = log::Command::decode(command.0.clone())
+            .map_err(|error| entry_error(format!("it is no command: {error}")))?;
+        if command.version != COMMAND_VERSION {
+            return Err(entry_error(format!(
+                "it has version {}, and this program knows version {COMMAND_VERSION} only; install the program that \
+                 the other nodes run",
+                command.version
+            )));
+        }
+        let applied = self.machine.apply(index, &command, overlay)?;
+        Ok(Outcome(Some(Box::new(applied))))
+    }
+
+    /// The state as it is now.
+    ///
+    /// The state itself is the snapshot, so it is always the newest one. Purging the log by the position of the last
+    /// one that was *built* stays right: the state covers that position and more, it was written before the purge into
+    /// the same write-ahead log, and a follower that needs what was purged gets the state of a later position.
+    fn snapshot(&self) -> Snapshot {
+        let (view, space) = self.state.view();
+        let source = SnapshotSource::new(view, space, self.applied.clone());
+        Snapshot { meta: self.applied.meta(), snapshot: SnapshotData::Outgoing(source) }
+    }
+
+    fn install(&mut self, data: SnapshotData) -> Result<(), snapshot::Error> {
+        let staged = match data {
+            SnapshotData::Incoming(staged) => staged,
+            SnapshotData::Outgoing(source) => snapshot::copy(source, &self.state)?,
+        };
+        self.applied = staged.install(&self.state)?;
+        Ok(())
     }
 }
-impl RaftSnapshotBuilder<Types> for StateMachine {
-    type SnapshotData = SnapshotData;
-    async fn build_snapshot(
-        &mut self,
-    ) -> Result<openraft::alias::SnapshotOf<Types, SnapshotData>, io::Error> {
-        todo()
+
+fn answer(replies: Vec<(Option<ApplyResponder<Types>>, Outcome)>) {
+    for (responder, outcome) in replies {
+        if let Some(responder) = responder {
+            responder.send(outcome);
+        }
     }
 }
+
+/// The entries that are ready, at least one and at most a run; empty at the end of the stream.
+async fn next_run<S>(entries: &mut S) -> io::Result<Vec<EntryResponder<Types>>>
+where
+    S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin,
+{
+    let mut run = Vec::new();
+    let mut bytes = 0;
+    let mut next = entries.next().await;
+    while let Some(entry) = next {
+        let entry = entry?;
+        bytes += command_bytes(&entry.0);
+        run.push(entry);
+        if run.len() >= limits::APPLY_ENTRIES_MAX || bytes >= limits::APPLY_BYTES_MAX {
+            break;
+        }
+        next = entries.next().now_or_never().flatten();
+    }
+    Ok(run)
+}
+
+fn command_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(command) => command.0.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    }
+}
+
 impl RaftStateMachine<Types> for StateMachine {
     type SnapshotData = SnapshotData;
-    type SnapshotBuilder = Self;
-    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        todo()
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied.log_id, self.applied.membership.clone()))
     }
-    async fn apply<S>(&mut self, _: S) -> Result<(), io::Error>
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
     where
-        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
     {
-        todo()
+        loop {
+            let run = next_run(&mut entries).await?;
+            if run.is_empty() {
+                return Ok(());
+            }
+            self.apply_run(run)?;
+        }
     }
-    async fn get_snapshot_builder(&mut self) -> Self {
-        todo()
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { snapshot: Some(self.snapshot()) }
     }
+
     async fn install_snapshot(
         &mut self,
-        _: &SnapshotMeta,
-        _: SnapshotData,
-    ) -> Result<(), io::Error> {
-        todo()
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> io::Result<()> {
+        let carried = match &snapshot {
+            SnapshotData::Incoming(staged) => staged.meta(),
+            SnapshotData::Outgoing(source) => source.meta(),
+        };
+        if carried != *meta {
+            return Err(
+                snapshot::Error::Refused("is not the one that its meta data tell of").into()
+            );
+        }
+        // The synced batch of the installation would hold up other tasks; it is rare enough to do so.
+        self.install(snapshot)?;
+        self.state.read(|read, space| self.machine.reload(read, space))?;
+        self.machine.publish();
+        self.state.publish(&self.applied);
+        Ok(())
     }
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<openraft::alias::SnapshotOf<Types, SnapshotData>>, io::Error> {
-        todo()
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        Ok(self.applied.log_id.map(|_| self.snapshot()))
+    }
+}
+
+/// Gives the view of the state that was taken when the builder was made.
+pub struct SnapshotBuilder {
+    snapshot: Option<Snapshot>,
+}
+
+impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        self.snapshot.take().ok_or_else(|| io::Error::other("a snapshot is built once"))
     }
 }

@@ -92,7 +92,9 @@ fn results(applied: &Applied) -> Vec<(String, String, bool)> {
         applied::Outcome::Database(outcome) => {
             outcome.results.into_iter().map(|r| (r.id, r.etag, r.deleted)).collect()
         }
-        other => panic!("{other:?}"),
+        other @ (applied::Outcome::Refusal(_) | applied::Outcome::Cluster(_)) => {
+            panic!("{other:?}")
+        }
     }
 }
 

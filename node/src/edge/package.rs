@@ -13,8 +13,8 @@ use crate::{
     names::{CertificateName, Thumbprint, Timestamp},
 };
 
-/// How far back the first moment lies, for clocks that are behind.
-const BACKDATED_MS: i64 = 3600 * 1000;
+/// How far back the first moment lies, for clocks that are behind: a week.
+const BACKDATED_MS: i64 = 7 * 24 * 3600 * 1000;
 /// Shortest lifetime.
 const LIFE_MIN: Duration = Duration::from_secs(60);
 

@@ -1,8 +1,8 @@
 //! Puts the layers of a node together and runs them until it is told to stop, or may not go on.
 //!
 //! 1. Secrets are kept out of core dumps. 2. All sockets are bound, so that a taken port is found before anything is
-//!    touched. 3. Master key, keyring, sentinel, store, in this order. 4. The node's identity must be the one the sentinel
-//!    knows. 5. Consensus starts. 6. Listeners, watchers, admin socket.
+//!    touched. 3. Master key, keyring, sentinel, store, in this order. 4. Consensus starts, if
+//!    the node's identity and logs are what the sentinel knows. 5. Listeners, watchers, admin socket.
 //!
 //! The end, within ten seconds: clients finish what is under way and are turned away, leadership is handed over, the
 //! groups stop, then the peer listener. A failure of the storage is another end: the process leaves at once with the
@@ -12,7 +12,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use rookery_proto::log::v1::{Sentinel as SentinelRecord, SentinelGroup};
+use rookery_proto::log::v1::Sentinel as SentinelRecord;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
@@ -26,7 +26,7 @@ use crate::{
     clock::SystemClock,
     cluster,
     config::{Config, Formation, MasterKeySource as Configured},
-    consensus::{self, Consensus, Identity, Parts, Peers, peer_service},
+    consensus::{Consensus, Parts, Peers, peer_service},
     crypto::{self, Keyring, MasterKey, MasterKeySource},
     edge::{
         Edge, Node, admin_router, admin_socket, client_router,
@@ -129,28 +129,8 @@ impl Storage {
         let keyring = Keyring::open(folder, &master)?;
         let (sentinel, expected) = Sentinel::open(folder, &keyring)?;
         let store = Rocks::open(folder, keyring)?;
-        let found = Identity::load_or_make(store.as_ref())?;
-        if let Some(expected) = &expected {
-            same_node(expected, &found)?;
-        }
         Ok(Self { store, sentinel, expected })
     }
-}
-
-/// The sentinel and the store must be of one life of one node.
-fn same_node(expected: &SentinelRecord, found: &Identity) -> anyhow::Result<()> {
-    let other_folder =
-        !expected.incarnation.is_empty() && expected.incarnation != found.incarnation.as_bytes();
-    let other_node = expected.node_id != 0 && expected.node_id != found.node_id.0;
-    if other_folder || other_node {
-        bail!(
-            "the sentinel of this data folder belongs to node {} and the store to node {}, or they come from different \
-             copies; restore the whole folder from one copy, or delete it and let the node join anew",
-            expected.node_id,
-            found.node_id
-        );
-    }
-    Ok(())
 }
 
 /// What runs.
@@ -192,7 +172,7 @@ impl Running {
             store: store.clone(),
             tls: tls.clone(),
             clock: Arc::new(SystemClock),
-            sentinel: synced_hook(&sentinel, &fatal),
+            sentinel: sentinel.clone(),
             expected,
             on_fatal: {
                 let fatal = fatal.clone();
@@ -216,7 +196,6 @@ impl Running {
             metrics: Arc::new(Metrics::default()),
         });
         running.serve(&config, sockets, admin, &edge, formation)?;
-        running.peer_tasks.push(tokio::spawn(keep_identified(consensus, sentinel)));
         tracing::info!(
             node = config.node.name,
             certificate = %tls.load().thumbprint(),
@@ -308,19 +287,6 @@ fn bind_admin_socket(config: &Config) -> anyhow::Result<(UnixListener, PathBuf)>
     Ok((listener, path))
 }
 
-/// Tells the sentinel of every synced batch.
-fn synced_hook(
-    sentinel: &Arc<Sentinel>,
-    fatal: &mpsc::Sender<String>,
-) -> consensus::committer::SyncedHook {
-    let (sentinel, fatal) = (sentinel.clone(), fatal.clone());
-    Box::new(move |groups: &[SentinelGroup]| {
-        if let Err(error) = sentinel.record(groups.iter().cloned()) {
-            drop(fatal.try_send(error.to_string()));
-        }
-    })
-}
-
 /// Who may stay connected to the peer listener: members, and before there is a registry the nodes that are named by the
 /// record of a node that joins, or by the formation file.
 fn members_only(consensus: Arc<Consensus>, formation: Option<Formation>) -> Admission {
@@ -354,24 +320,5 @@ async fn close_revoked(consensus: Arc<Consensus>, connections: [Arc<Connections>
             connections.iter().for_each(|connections| connections.revoke(&lost));
         }
         before = after;
-    }
-}
-
-/// Writes the node's identity into the sentinel when the node has become a member.
-async fn keep_identified(consensus: Arc<Consensus>, sentinel: Arc<Sentinel>) {
-    let mut states = consensus.state();
-    let mut written = None;
-    loop {
-        let identity = consensus.identity();
-        if written != Some(identity.node_id) {
-            let (node_id, incarnation, sentinel) =
-                (identity.node_id, identity.incarnation, sentinel.clone());
-            // A failure is final and told by `on_failure`.
-            let _told = spawn_blocking(move || sentinel.identify(node_id, incarnation)).await;
-            written = Some(node_id);
-        }
-        if states.changed().await.is_err() {
-            return;
-        }
     }
 }

@@ -163,10 +163,10 @@ pub trait Store: Read + 'static {
     /// Whether a group has a data key.
     fn has_key(&self, group: GroupId) -> bool;
 
-    /// Removes the records of a group from every table, in all generations.
+    /// Removes the records of a database group from every table, in all generations; needs no key.
     ///
     /// # Errors
-    /// As [`Store::write`].
+    /// The cluster group is refused: its records include the node's own. Otherwise as [`Store::write`].
     fn clear_group(&self, group: GroupId) -> Result<()>;
 
     /// Makes a data key for a group that has none.

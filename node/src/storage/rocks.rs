@@ -613,8 +613,11 @@ impl Store for Rocks {
     }
 
     fn clear_group(&self, group: GroupId) -> Result<()> {
+        if group == GroupId::CLUSTER {
+            return Err(Error::Folder("the cluster group's records are never cleared".to_owned()));
+        }
         let mut batch = Batch::default();
-        for table in [Table::Raft, Table::State] {
+        for table in TABLES {
             for generation in self.generations(table, group)? {
                 batch.delete_range(Space { table, group, generation }, Vec::new(), None);
             }

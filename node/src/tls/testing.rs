@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used)]
 //! Certificates for tests, made on the spot.
 
 use rcgen::{CertificateParams, KeyPair};

@@ -1,0 +1,138 @@
+//! The command tree, and the small parsers of its arguments.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::*;
+
+#[test]
+fn the_command_tree_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn commands_parse_or_are_usage_errors() {
+    let check = |line: &str, ok: bool| {
+        let parsed = Cli::try_parse_from(line.split(' '));
+        assert_eq!(parsed.is_ok(), ok, "{line}: {:?}", parsed.err().map(|e| e.to_string()));
+    };
+    check("rookery whoami", true);
+    check("rookery -o json whoami", true);
+    check("rookery whoami -o yaml --context x --timeout 5s", true);
+    check("rookery whoami -o xml", false);
+    check("rookery", false);
+    check("rookery start --config f.toml --set a.b=c", true);
+    check("rookery init --out d --nodes n1=h:1:2,n2=h:3:4", true);
+    check("rookery init --out d --node n1=h:1,h:2 --node n2=h:3,h:4", true);
+    check("rookery init --out d --name n4 --client h:1 --peer h:2 --ca c", true);
+    check("rookery init --out d --name n4", false);
+    check("rookery init --out d --name n4 --client h:1 --peer h:2 --nodes n1=h:1:2", false);
+    check("rookery init --nodes n1=h:1:2", false);
+    check("rookery bootstrap", false);
+    check("rookery bootstrap --admin-certificate a.crt", true);
+    check("rookery bootstrap --generate-admin root", false);
+    check("rookery bootstrap --generate-admin root --out a.zip", true);
+    check("rookery cluster bootstrap --socket s --admin-certificate a.crt", true);
+    check("rookery bootstrap --generate-admin root --out a.zip --admin-certificate a.crt", false);
+    check("rookery join https://h:1 TOKEN", true);
+    check("rookery health --config f.toml", true);
+    check("rookery config show --origin", true);
+    check("rookery context import a.zip --name b", true);
+    check("rookery cluster status --watch --interval 1s", true);
+    check("rookery cluster join-token create --ttl 10m", true);
+    check("rookery cluster transfer-leader n2 --group sales", true);
+    // A clearance is always written out.
+    check("rookery cert generate alice", false);
+    check("rookery cert generate alice --clearance user --db sales:rw,hr:r", true);
+    check("rookery cert generate alice --clearance user --db sales", false);
+    check("rookery cert generate alice --clearance user --db sales:all", false);
+    check("rookery cert upload a.crt --name a", false);
+    check("rookery cert upload a.crt --name a --clearance cluster-admin", true);
+    check("rookery cert show 1234", false);
+    check(&format!("rookery cert show {}", "ab".repeat(32)), true);
+    check(&format!("rookery cert edit {} --no-db --db a:r", "ab".repeat(32)), false);
+    check("rookery db create sales --replicas 3", true);
+    check("rookery db create sales --replicas 3 --nodes n1", false);
+    check("rookery doc put sales a {} --collection C", true);
+    check("rookery doc put sales a --etag x --new", false);
+    check("rookery doc list sales --prefix a --collection C", false);
+    check("rookery doc bulk sales -f f.jsonl --batch 0", false);
+    check("rookery doc bulk sales -f f.jsonl", true);
+    check("rookery bench sales --op mixed --clients 4 --rate 100 --pid 1,2", true);
+    check("rookery bench sales --count 5 --duration 1s", false);
+    check("rookery dev --nodes 3 --keep", true);
+    check("rookery completion bash", true);
+}
+
+#[test]
+fn durations_have_units() {
+    let check = |text: &str, ms: Option<u64>| {
+        assert_eq!(duration(text).ok(), ms.map(Duration::from_millis), "{text}");
+    };
+    check("500ms", Some(500));
+    check("30s", Some(30_000));
+    check("30", Some(30_000));
+    check("2m", Some(120_000));
+    check("1h", Some(3_600_000));
+    check("7d", Some(604_800_000));
+    for bad in
+        ["", "s", "0s", "-1s", "1.5s", "1w", "99999999999999999999s", "18446744073709551615d"]
+    {
+        check(bad, None);
+    }
+}
+
+#[test]
+fn grants_name_database_and_access() {
+    let check = |text: &str, expected: Option<(&str, security::Access)>| {
+        let parsed = grant(text).ok().map(|g| (g.database.clone(), g.access()));
+        assert_eq!(parsed, expected.map(|(d, a)| (d.to_owned(), a)), "{text}");
+    };
+    check("sales:r", Some(("sales", security::Access::Read)));
+    check("sales:rw", Some(("sales", security::Access::ReadWrite)));
+    check("Sales.2:admin", Some(("Sales.2", security::Access::Admin)));
+    for bad in ["sales", "sales:", ":r", "sa les:r", "sales:write", "../x:r"] {
+        check(bad, None);
+    }
+}
+
+#[test]
+fn destructive_commands_need_yes_where_nobody_can_be_asked() {
+    // The tests' standard input is no terminal.
+    let session = |yes: bool| {
+        let arguments =
+            if yes { vec!["rookery", "whoami", "--yes"] } else { vec!["rookery", "whoami"] };
+        let cli = Cli::try_parse_from(arguments).unwrap();
+        Session { out: Out::stdout(cli.global.output), global: cli.global }
+    };
+    let refused = session(false).confirm("This deletes it", "sales").unwrap_err();
+    assert_eq!(refused.exit, Exit::Usage);
+    session(true).confirm("This deletes it", "sales").unwrap();
+}
+
+#[test]
+fn errors_have_their_exit_codes() {
+    use tonic::{Code, Status};
+    let check = |code: Code, exit: Exit| {
+        let failed = Failed::from(rookery_client::Error::from_status(&Status::new(code, "words")));
+        assert_eq!(failed.exit, exit, "{code:?}");
+    };
+    check(Code::Unauthenticated, Exit::Refused);
+    check(Code::PermissionDenied, Exit::NotAllowed);
+    check(Code::NotFound, Exit::NotFound);
+    check(Code::AlreadyExists, Exit::Conflict);
+    check(Code::Aborted, Exit::Conflict);
+    check(Code::FailedPrecondition, Exit::Conflict);
+    check(Code::DeadlineExceeded, Exit::TimedOut);
+    check(Code::Unavailable, Exit::Unavailable);
+    check(Code::ResourceExhausted, Exit::Unavailable);
+    check(Code::InvalidArgument, Exit::Usage);
+    check(Code::Unimplemented, Exit::Unexpected);
+    let unknown = rookery_client::Error::Unknown {
+        request_id: uuid::Uuid::nil(),
+        last: Box::new(rookery_client::Failure::from_status(&Status::unavailable("gone"))),
+    };
+    let failed = Failed::from(unknown);
+    assert_eq!(failed.exit, Exit::TimedOut);
+    let json = failed.render(Format::Json);
+    assert!(json.contains("\"request_id\":\"00000000-0000-0000-0000-000000000000\""), "{json}");
+    assert!(json.contains("\"exit_code\":7"), "{json}");
+}

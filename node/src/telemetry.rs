@@ -1,0 +1,33 @@
+//! What the node writes about itself: events to standard error, as text or as JSON, one line each.
+
+use std::borrow::Cow;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// Sends the events of this process to standard error. `RUST_LOG` is not read: the configuration decides.
+///
+/// # Errors
+/// The level is refused, or another subscriber is installed already.
+pub fn init(log: &Log) -> anyhow::Result<()> {
+    use std::io::IsTerminal as _;
+    let filter = EnvFilter::try_new(directives(&log.level))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let installed = match log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    installed.map_err(|e| anyhow::anyhow!("the log cannot be set up: {e}"))
+}
+
+/// openraft tells of every vote and message at `info`; it is held to warnings unless the configuration names it.
+fn directives(level: &str) -> Cow<'_, str> {
+    if level.contains("openraft") || matches!(level, "error" | "off") {
+        return Cow::Borrowed(level);
+    }
+    Cow::Owned(format!("{level},openraft=warn"))
+}
