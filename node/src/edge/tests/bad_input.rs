@@ -223,7 +223,8 @@ async fn pages_are_for_people_without_a_certificate_and_hold_no_state() {
         let io = hyper_util::rt::TokioIo::new(stream);
         let (mut sender, serving) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(serving);
-        for (path, expected) in [("/", 200), ("/nothing", 404), ("/index.html?x=%3Cscript%3E", 404)] {
+        for (path, expected) in [("/", 200), ("/nothing", 404), ("/index.html?x=%3Cscript%3E", 404)]
+        {
             let request = http::Request::get(path)
                 .header("host", "n1.example")
                 .body(tonic::body::Body::empty())
