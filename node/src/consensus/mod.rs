@@ -40,7 +40,6 @@ mod reads;
 pub mod snapshot;
 pub mod state_machine;
 mod status;
-mod tests;
 pub mod types;
 
 use std::{
@@ -241,3 +240,6 @@ mod peer_tests;
 
 #[cfg(test)]
 mod storage_tests;
+
+#[cfg(test)]
+mod tests;
