@@ -13,7 +13,6 @@ pub mod edge;
 pub mod limits;
 pub mod names;
 pub mod results;
-pub mod server;
 pub mod storage;
 pub mod telemetry;
 pub mod tls;
