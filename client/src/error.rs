@@ -405,6 +405,7 @@ mod tests {
 
     fn status(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
         let mut details = ErrorDetails::new();
+        #[allow(clippy::disallowed_types)] // What tonic-types takes.
         let metadata: std::collections::HashMap<String, String> =
             metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         if !reason.is_empty() {

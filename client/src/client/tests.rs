@@ -23,7 +23,7 @@ struct Fake(Arc<Script>);
 
 fn status(code: tonic::Code, reason: &str, retry_ms: Option<u64>) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason, "rookery", HashMap::<String, String>::new());
+    details.set_error_info(reason, "rookery", []);
     if let Some(ms) = retry_ms {
         details.set_retry_info(Some(Duration::from_millis(ms)));
     }
