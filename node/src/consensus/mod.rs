@@ -239,6 +239,9 @@ impl Consensus {
 mod peer_tests;
 
 #[cfg(test)]
+mod raft_tests;
+
+#[cfg(test)]
 mod storage_tests;
 
 #[cfg(test)]
