@@ -267,7 +267,7 @@ fn show(session: &mut Session, certificate: Option<proto::Certificate>) -> Resul
     session.out.one("thumbprint", &described)
 }
 
-fn row(certificate: &proto::Certificate) -> Row {
+pub(super) fn row(certificate: &proto::Certificate) -> Row {
     let c = certificate.clone();
     let short = c.thumbprint.get(..12).unwrap_or_default().to_owned();
     Row::new()
