@@ -1,1 +1,35 @@
-//! x
+//! Tests of whole clusters: real processes, real certificates, only public interfaces.
+//!
+//! This library is the harness. It starts the `rookery` binary that was built beside it, speaks to it as anybody could
+//! (gRPC, TLS, the command line, signals) and looks at the files it leaves. Nothing here links the server.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`binary`] | finds the `rookery` binary and runs its commands |
+//! | [`ports`] | listening ports that no other test on this machine takes |
+//! | [`node`] | one node: its process, its signals, its log, its folder |
+//! | [`cluster`] | several nodes that know each other; waits with deadlines; the final look at every log |
+//! | [`identity`] | certificates of people, programs and impostors |
+//! | [`connection`] | a TLS connection or gRPC channel with a chosen certificate to one chosen node |
+//! | [`caller`] | the typed calls of one identity on one node, and what a status decided |
+//! | [`contract`] | every RPC of the contract, and a way to call it without its types |
+//! | [`workload`] | writers that remember what was acknowledged, and the proof that it is still there |
+//! | [`markers`] | planted words, and the search for them in every file of a folder |
+//! | [`golden`] | texts that a reader reviews once and a test compares afterwards |
+//! | [`probes`] | calls on open connections while a right is taken away |
+//! | [`wait`] | conditions with deadlines |
+
+pub mod binary;
+pub mod caller;
+pub mod cluster;
+pub mod connection;
+pub mod contract;
+pub mod golden;
+pub mod identity;
+pub mod logs;
+pub mod markers;
+pub mod node;
+pub mod ports;
+pub mod probes;
+pub mod wait;
+pub mod workload;

@@ -142,6 +142,8 @@ impl GroupState {
     }
 
     /// Reads the state while no snapshot can take it away. For short reads: it holds up a snapshot.
+    ///
+    /// `read` must not come back to this `GroupState`: a snapshot that waits in between would lock both out.
     pub fn read<T>(&self, read: impl FnOnce(&dyn Read, Space) -> T) -> T {
         let generation = self.generation.read();
         read(&*self.store, self.space_of(*generation))

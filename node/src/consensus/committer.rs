@@ -138,6 +138,12 @@ impl Committer {
         self.failure.get().map(String::as_str)
     }
 
+    /// Jobs that wait to be written, for metrics.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+    }
+
     /// Queues a job behind all earlier ones; waits while the queue is full.
     pub(super) async fn submit(&self, job: Job) -> io::Result<()> {
         let bytes = job.changes.iter().map(bytes_of).sum::<usize>();
@@ -146,7 +152,7 @@ impl Committer {
         let stopped = || io::Error::other(self.failure().unwrap_or("the committer has stopped"));
         let room = Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_| stopped())?;
         let queue = self.queue.as_ref().ok_or_else(stopped)?;
-        queue.send(Queued { job, bytes, room: room }).await.map_err(|_| stopped())
+        queue.send(Queued { job, bytes, room }).await.map_err(|_| stopped())
     }
 
     pub(super) fn cached_bytes(&self) -> &AtomicUsize {
@@ -263,7 +269,7 @@ impl Writer {
                 Mark::None => {}
                 Mark::Synced(end) => drop(ends.insert(end.group, end)),
                 Mark::Cut(end) => {
-                    cuts.push(end.clone());
+                    cuts.push(end);
                     ends.insert(end.group, end);
                 }
             }

@@ -559,10 +559,13 @@ impl RaftLogStorage<Types> for LogStore {
 
     /// Not synced: what was purged and comes back is purged again.
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        let next = log_id.index.saturating_add(1);
+        let next = next_index(Some(log_id));
         {
             let mut tail = self.log.tail.lock();
-            tail.purged = tail.purged.max(Some(log_id));
+            if tail.purged >= Some(log_id) {
+                return Ok(());
+            }
+            tail.purged = Some(log_id);
             tail.last = tail.last.max(Some(log_id));
             tail.first = tail.first.max(next);
             tail.written = tail.written.max(next);

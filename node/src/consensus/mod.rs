@@ -237,3 +237,11 @@ impl Consensus {
 
 #[cfg(test)]
 mod peer_tests;
+
+#[cfg(test)]
+mod raft_tests;
+#[cfg(test)]
+mod storage_tests;
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tower::ServiceExt as _;
 
 use super::{
+    applied::GroupState,
     channel::{self, CallError, Channel, Channels, PROTOCOL_VERSION, PeerIdentity},
     network::GroupNetwork,
     peer_service::{self, PeerHandler, PeerRefused},
@@ -59,11 +60,11 @@ const CLUSTER: &str = "2f5e0d57-4d31-4c5a-9a8f-0e6f4c1f7a10";
 const SILENT: u64 = 999;
 const SOON: Duration = Duration::from_secs(10);
 
-fn incarnation(node: u64) -> Incarnation {
+pub(super) fn incarnation(node: u64) -> Incarnation {
     Incarnation::from_bytes(&[u8::try_from(node).unwrap(); 16]).unwrap()
 }
 
-fn peer_identity(node: u64, tls: TlsIdentity) -> Arc<PeerIdentity> {
+pub(super) fn peer_identity(node: u64, tls: TlsIdentity) -> Arc<PeerIdentity> {
     Arc::new(PeerIdentity {
         cluster_id: CLUSTER.into(),
         node_id: NodeId(node),
@@ -72,19 +73,35 @@ fn peer_identity(node: u64, tls: TlsIdentity) -> Arc<PeerIdentity> {
     })
 }
 
-/// A node that has members but no groups; counts what reaches it.
-struct Fake {
-    identity: Arc<PeerIdentity>,
-    members: Mutex<BTreeMap<Thumbprint, NodeId>>,
+/// A node with members and at most one group; counts what reaches it.
+pub(super) struct Fake {
+    pub(super) identity: Arc<PeerIdentity>,
+    pub(super) members: Mutex<BTreeMap<Thumbprint, NodeId>>,
+    pub(super) group: Mutex<Option<(Raft, Arc<GroupState>)>>,
     raft_asked: AtomicUsize,
     read_indexes: AtomicUsize,
+}
+
+impl Fake {
+    pub(super) fn new(
+        identity: Arc<PeerIdentity>,
+        members: impl IntoIterator<Item = (Thumbprint, NodeId)>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            identity,
+            members: Mutex::new(members.into_iter().collect()),
+            group: Mutex::default(),
+            raft_asked: AtomicUsize::new(0),
+            read_indexes: AtomicUsize::new(0),
+        })
+    }
 }
 
 #[async_trait]
 impl PeerHandler for Fake {
     fn raft(&self, _: GroupId) -> Option<Raft> {
         self.raft_asked.fetch_add(1, Ordering::Relaxed);
-        None
+        self.group.lock().as_ref().map(|(raft, _)| raft.clone())
     }
 
     fn is_member(&self, thumbprint: &Thumbprint) -> bool {
@@ -151,7 +168,8 @@ impl PeerHandler for Fake {
 
     fn snapshot_sink(&self, _: GroupId) -> Option<SnapshotSink> {
         self.raft_asked.fetch_add(1, Ordering::Relaxed);
-        None
+        let group = self.group.lock();
+        SnapshotSink::begin(&group.as_ref()?.1).ok()
     }
 
     fn probe(
@@ -165,8 +183,8 @@ impl PeerHandler for Fake {
 }
 
 /// A peer listener; dropping it ends every connection.
-struct Listener {
-    address: SocketAddr,
+pub(super) struct Listener {
+    pub(super) address: SocketAddr,
     accepting: AbortHandle,
 }
 
@@ -176,7 +194,7 @@ impl Drop for Listener {
     }
 }
 
-async fn listen<S>(at: &str, tls: &Arc<CurrentIdentity>, service: S) -> Listener
+pub(super) async fn listen<S>(at: &str, tls: &Arc<CurrentIdentity>, service: S) -> Listener
 where
     S: tower::Service<
             http::Request<hyper::body::Incoming>,
@@ -222,12 +240,7 @@ struct Pair {
 impl Pair {
     async fn new() -> Self {
         let (one, two) = (peer_identity(1, identity("n1")), peer_identity(2, identity("n2")));
-        let fake = Arc::new(Fake {
-            identity: two,
-            members: Mutex::new([(one.tls.load().thumbprint(), NodeId(1))].into()),
-            raft_asked: AtomicUsize::new(0),
-            read_indexes: AtomicUsize::new(0),
-        });
+        let fake = Fake::new(two, [(one.tls.load().thumbprint(), NodeId(1))]);
         let channels = Channels::new(one.clone(), BTreeMap::new());
         let mut pair = Self { fake, listener: None, one, channels };
         pair.listen("127.0.0.1:0").await;
@@ -724,7 +737,7 @@ async fn a_probe_is_answered_by_the_certificate_it_came_with() {
     assert_eq!(error.code(), Code::OutOfRange);
 }
 
-async fn until(mut condition: impl FnMut() -> bool) {
+pub(super) async fn until(mut condition: impl FnMut() -> bool) {
     let deadline = soon();
     while !condition() {
         assert!(Instant::now() < deadline, "the condition did not come true");

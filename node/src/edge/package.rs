@@ -13,8 +13,8 @@ use crate::{
     names::{CertificateName, Thumbprint, Timestamp},
 };
 
-/// How far back the first moment lies, for clocks that are behind.
-const BACKDATED_MS: i64 = 3600 * 1000;
+/// How far back the first moment lies, for clocks that are behind: a week.
+const BACKDATED_MS: i64 = 7 * 24 * 3600 * 1000;
 /// Shortest lifetime.
 const LIFE_MIN: Duration = Duration::from_secs(60);
 
@@ -155,7 +155,7 @@ fn issue(node: &Node, request: &IssueRequest) -> Result<Issued, certificates::Er
     let label = match key {
         PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
         PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
-        _ => "PRIVATE KEY",
+        PrivateKeyDer::Pkcs8(_) | _ => "PRIVATE KEY", // The enum is open.
     };
     let key_pem = certificates::pem(label, identity.expose_key_der());
     certificates::issue_client(request, identity.certificate_der(), key_pem.expose())

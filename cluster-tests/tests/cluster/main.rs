@@ -1,0 +1,15 @@
+//! Whole clusters, one module a promise. One binary, so that it is linked once.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test says so with a panic.
+
+mod at_rest;
+mod bad_input;
+mod certificates;
+mod cli;
+mod documents;
+mod faults;
+mod handshake;
+mod membership;
+mod peer_port;
+mod permissions;
+mod python;
+mod revocation;
