@@ -200,6 +200,8 @@ impl Client {
         let deadline = Instant::now() + self.options.timeout;
         let mut ambiguous = false;
         let mut attempt = 0;
+        // What a node said last; it tells more than the silence that may follow.
+        let mut told = None;
         loop {
             let candidates = self.candidates();
             for (position, address) in candidates.iter().enumerate() {
@@ -214,12 +216,16 @@ impl Client {
                 }
                 self.note_failure(address, &ended);
                 ambiguous |= ended.is_ambiguous();
+                if let Attempt::Busy(_) = &ended {
+                    told = Some(ended.clone());
+                }
                 let pause = self.pause(attempt, &ended, position + 1 < candidates.len());
                 if attempt >= policy.attempts_max
                     || left(deadline) <= pause
                     || !may_repeat(kind, ambiguous, &ended)
                 {
-                    return Err(give_up(kind, ambiguous, ended));
+                    let last = if ended.is_silence() { told.unwrap_or(ended) } else { ended };
+                    return Err(give_up(kind, ambiguous, last));
                 }
                 tokio::time::sleep(pause).await;
             }
