@@ -129,7 +129,7 @@ impl Init {
             return session.out.list(COLUMNS, "name", &rows);
         }
         if !self.if_missing {
-            plan.check_empty()?;
+            plan.check_empty(single.is_none())?;
         }
         let rows = if single.is_some() { plan.join_later()? } else { plan.cluster()? };
         session.out.list(COLUMNS, "name", &rows)
@@ -154,26 +154,16 @@ impl Plan<'_> {
     }
 
     /// Refuses to write over keys.
-    fn check_empty(&self) -> Result<()> {
+    fn check_empty(&self, new_cluster: bool) -> Result<()> {
         let keys = self.nodes.iter().map(|node| self.out.join(&node.name).join("node.key"));
-        for path in keys.chain([self.package()]) {
-            let ours = path != self.package() || self.out.join("admin/admin.key").exists();
-            if path.exists() && ours && !self.is_single_beside(&path) {
-                return Err(Failed::conflict(format!(
-                    "{} exists already; choose another --out, or keep what is there with --if-missing",
-                    path.display()
-                )));
-            }
+        let package = new_cluster.then(|| self.package());
+        match keys.chain(package).find(|path| path.exists()) {
+            None => Ok(()),
+            Some(path) => Err(Failed::conflict(format!(
+                "{} exists already; choose another --out, or keep what is there with --if-missing",
+                path.display()
+            ))),
         }
-        Ok(())
-    }
-
-    /// One more node may be put beside the cluster's first ones.
-    fn is_single_beside(&self, path: &Path) -> bool {
-        path == self.package()
-            && self.nodes.len() == 1
-            && self.ca.is_some()
-            && !self.out.join(&self.nodes[0].name).exists()
     }
 
     /// Everything for a new cluster.
@@ -441,7 +431,7 @@ mod tests {
             context.thumbprint()
         );
         rookery_client::Client::new(&context).unwrap();
-        assert!(plan(&nodes, &out).check_empty().is_err());
+        assert!(plan(&nodes, &out).check_empty(true).is_err());
     }
 
     #[test]
@@ -453,7 +443,7 @@ mod tests {
         let later = [new_node("n4", "localhost:7104", "localhost:7204", 7445).unwrap()];
         let ca = out.join("ca");
         let plan = Plan { ca: Some(&ca), ..plan(&later, out) };
-        plan.check_empty().unwrap();
+        plan.check_empty(false).unwrap();
         plan.join_later().unwrap();
         let path = out.join("n4/rookery.toml");
         let config = config::load(&path, &Overrides::default()).unwrap().config;

@@ -15,6 +15,7 @@ use tonic_health::pb::{
 use super::{Column, Failed, Out, Result, Row, Session, failed::Exit, init::pki, output::column};
 use crate::{
     config::{self, Config, Loaded, Overrides},
+    edge,
     names::{CertificateName, Thumbprint},
     telemetry,
 };
@@ -48,7 +49,9 @@ impl Start {
         let config = self.file.load()?.config;
         config.check_files(&self.file.config)?;
         telemetry::init(&config.log).map_err(|e| Failed::unexpected(e.to_string()))?;
-        crate::server::start(config).await.map_err(|e| Failed::unexpected(format!("{e:#}")))
+        let failed = |e: anyhow::Error| Failed::unexpected(format!("{e:#}"));
+        let told = edge::server::told_to_stop().map_err(|e| failed(e.into()))?;
+        edge::server::run(config, told).await.map_err(failed)
     }
 }
 

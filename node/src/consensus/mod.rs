@@ -40,7 +40,6 @@ mod reads;
 pub mod snapshot;
 pub mod state_machine;
 mod status;
-mod tests;
 pub mod types;
 
 use std::{
@@ -240,4 +239,10 @@ impl Consensus {
 mod peer_tests;
 
 #[cfg(test)]
+mod raft_tests;
+
+#[cfg(test)]
 mod storage_tests;
+
+#[cfg(test)]
+mod tests;

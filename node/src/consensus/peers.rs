@@ -248,10 +248,6 @@ impl Consensus {
         })
     }
 
-    /// Whether this node takes part in its cluster.
-    pub(super) fn is_serving(&self) -> bool {
-        matches!(*self.state.borrow(), State::Member)
-    }
 }
 
 /// Decides a forwarded proposal as if its author had called here.

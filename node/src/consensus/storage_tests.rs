@@ -46,18 +46,18 @@ use crate::{
     },
 };
 
-const GROUP: GroupId = GroupId(7);
+pub(super) const GROUP: GroupId = GroupId(7);
 
 // ---- what the tests stand on ----
 
 /// A data folder, opened and closed as often as a test likes.
-struct Data {
+pub(super) struct Data {
     parent: tempfile::TempDir,
     master: MasterKey,
 }
 
 impl Data {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { parent: tempfile::tempdir().unwrap(), master: MasterKey::random().unwrap() }
     }
 
@@ -69,7 +69,11 @@ impl Data {
         Keyring::open(&self.folder(), &self.master).unwrap()
     }
 
-    fn open(&self) -> Arc<Rocks> {
+    pub(super) fn is_closed(&self) -> bool {
+        Keyring::open(&self.folder(), &self.master).is_ok()
+    }
+
+    pub(super) fn open(&self) -> Arc<Rocks> {
         self.open_with(self.keyring())
     }
 
@@ -230,7 +234,7 @@ impl Machine for Documents {
     }
 }
 
-fn open_state(store: &Arc<dyn Store>) -> (Arc<GroupState>, StateMachine) {
+pub(super) fn open_state(store: &Arc<dyn Store>) -> (Arc<GroupState>, StateMachine) {
     let state = GroupState::open(Arc::clone(store), GROUP).unwrap();
     let machine = StateMachine::new(Arc::clone(&state), Arc::new(Documents::default())).unwrap();
     (state, machine)
@@ -249,7 +253,7 @@ fn bytes_entry(index: u64, bytes: Vec<u8>) -> Entry {
     Entry { log_id: log_id(1, index), payload }
 }
 
-fn command(version: u32, id: &str, json: &[u8]) -> Vec<u8> {
+pub(super) fn command(version: u32, id: &str, json: &[u8]) -> Vec<u8> {
     let put = log::PutDocument { json: json.to_vec(), ..log::PutDocument::default() };
     let write = log::DocumentWrite {
         id: id.to_owned(),
@@ -289,7 +293,7 @@ fn log_space() -> Space {
     Space { table: Table::Raft, group: GROUP, generation: 0 }
 }
 
-fn records(read: &dyn Read, space: Space) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn records(read: &dyn Read, space: Space) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut records = Vec::new();
     read.scan(space, b"", Bound::Unbounded, &mut |key, value| {
         records.push((key.to_vec(), value));
@@ -299,7 +303,7 @@ fn records(read: &dyn Read, space: Space) -> Vec<(Vec<u8>, Vec<u8>)> {
     records
 }
 
-fn hash_of(records: &[(Vec<u8>, Vec<u8>)]) -> StateHash {
+pub(super) fn hash_of(records: &[(Vec<u8>, Vec<u8>)]) -> StateHash {
     let mut hash = StateHash::default();
     records.iter().for_each(|(key, value)| hash.add(key, value));
     hash

@@ -288,7 +288,8 @@ async fn a_snapshot_that_is_not_whole_changes_nothing() {
         let answer = channel::client(connection).install_snapshot(stream::iter(parts)).await;
         answer.map(|_| ()).map_err(|status| status.code())
     };
-    let cases: [(&str, fn(&mut Vec<Part>), Code); 6] = [
+    type Damage = fn(&mut Vec<Part>);
+    let cases: [(&str, Damage, Code); 6] = [
         ("no trailer", |parts| drop(parts.pop()), Code::InvalidArgument),
         ("no chunk", |parts| drop(parts.remove(1)), Code::DataLoss),
         ("a chunk twice", |parts| parts.insert(1, parts[1].clone()), Code::DataLoss),

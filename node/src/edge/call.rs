@@ -224,3 +224,30 @@ fn revoked_status() -> Status {
     )
     .status()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_honoured_and_clamped() {
+        let check = |value: Option<&'static str>, expected: Duration| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert("grpc-timeout", HeaderValue::from_static(value));
+            }
+            assert_eq!(time_allowed(&headers), expected, "{value:?}");
+        };
+        check(Some("5S"), Duration::from_secs(5));
+        check(Some("250m"), Duration::from_millis(250));
+        check(Some("7u"), Duration::from_micros(7));
+        check(Some("0n"), Duration::ZERO);
+        check(Some("99999999H"), limits::DEADLINE_MAX);
+        check(Some("2M"), limits::DEADLINE_MAX);
+        for unreadable in
+            [None, Some(""), Some("S"), Some("-5S"), Some("5"), Some("123456789S"), Some("5x")]
+        {
+            check(unreadable, limits::DEADLINE_DEFAULT);
+        }
+    }
+}

@@ -9,7 +9,7 @@
 //! as always; the two seconds are there so that the holder's next call meets an explained refusal and not a reset.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
@@ -93,9 +93,9 @@ pub struct Connections {
 #[derive(Default)]
 struct Table {
     open: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: BTreeMap<IpAddr, usize>,
     handshakes: BTreeMap<u64, CancellationToken>,
-    by_thumbprint: HashMap<Thumbprint, BTreeMap<u64, CancellationToken>>,
+    by_thumbprint: BTreeMap<Thumbprint, BTreeMap<u64, CancellationToken>>,
 }
 
 /// Why a connection was not taken.

@@ -14,7 +14,7 @@
 //!
 //! Messages say what happened, why, and what to do. Causes from inside the node go to its log and nowhere else.
 
-use std::{collections::HashMap, fmt::Display, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use rookery_proto::log::v1::Refusal;
 use tonic::{Code, Status};
@@ -26,8 +26,10 @@ use crate::{authz::Denied, consensus};
 pub const DOMAIN: &str = "rookery";
 /// How long a client waits before it tries again where the cluster is electing or catching up.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// Longest message and longest metadata value: both travel in a header.
+/// Longest message: it travels in a header, and the details in another.
 const MESSAGE_CHARS_MAX: usize = 1_024;
+/// Longest metadata value.
+const VALUE_CHARS_MAX: usize = 256;
 /// Most metadata entries of a refusal.
 const METADATA_MAX: usize = 16;
 
@@ -36,7 +38,7 @@ pub struct Answer {
     code: Code,
     reason: String,
     message: String,
-    metadata: HashMap<String, String>,
+    metadata: BTreeMap<String, String>,
     retry: Option<Duration>,
     field: Option<String>,
 }
@@ -49,7 +51,7 @@ impl Answer {
             code,
             reason: reason.into(),
             message: message.into(),
-            metadata: HashMap::new(),
+            metadata: BTreeMap::new(),
             retry: None,
             field: None,
         }
@@ -58,7 +60,7 @@ impl Answer {
     /// Adds a fact for programs.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Display) -> Self {
-        self.metadata.insert(key.to_owned(), cut(&value.to_string()));
+        self.metadata.insert(cut(key, VALUE_CHARS_MAX), cut(&value.to_string(), VALUE_CHARS_MAX));
         self
     }
 
@@ -80,9 +82,9 @@ impl Answer {
     /// The status.
     #[must_use]
     pub fn status(self) -> Status {
-        let message = cut(&self.message);
+        let message = cut(&self.message, MESSAGE_CHARS_MAX);
         let mut details = ErrorDetails::new();
-        details.set_error_info(self.reason, DOMAIN, self.metadata);
+        details.set_error_info(self.reason, DOMAIN, entries(self.metadata));
         if self.retry.is_some() {
             details.set_retry_info(self.retry);
         }
@@ -99,8 +101,13 @@ impl From<Answer> for Status {
     }
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(MESSAGE_CHARS_MAX).collect()
+#[allow(clippy::disallowed_types)] // What tonic-types takes; a protobuf map has no order either.
+fn entries(metadata: BTreeMap<String, String>) -> std::collections::HashMap<String, String> {
+    metadata.into_iter().collect()
+}
+
+fn cut(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).collect()
 }
 
 /// A decision against the caller: which rule, what it requires, what the caller has.
@@ -255,6 +262,123 @@ pub fn status(error: consensus::Error) -> Status {
                  node.",
             )
             .status()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        authz::{DeniedReason, ServerOperation},
+        consensus::{Error, State},
+        names::{Thumbprint, Timestamp},
+        storage,
+    };
+
+    fn refused(reason: &str) -> Error {
+        Error::refused(reason, "What happened.")
+    }
+
+    /// Code, reason and whether a retry is advised.
+    fn check(error: Error, code: Code, reason: &str, retry: bool) {
+        let told = status(error);
+        let details = told.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((told.code(), info.reason.as_str()), (code, reason));
+        assert_eq!(info.domain, DOMAIN);
+        assert_eq!(details.retry_info().is_some(), retry, "{reason}");
+        assert!(!told.message().is_empty());
+        for secret in ["/var/lib", "sst", "panicked"] {
+            assert!(!told.message().contains(secret), "{reason}: {}", told.message());
+        }
+    }
+
+    #[test]
+    fn every_error_has_its_code_and_reason() {
+        let inside = "/var/lib/rookery/store/000007.sst: corrupted".to_owned();
+        check(Error::NoLeader, Code::Unavailable, "NO_LEADER", true);
+        check(Error::NoQuorum, Code::Unavailable, "NO_QUORUM", true);
+        check(Error::NotLeader, Code::Unavailable, "NOT_LEADER", true);
+        check(Error::Stale, Code::Unavailable, "AUTHORIZATION_STALE", true);
+        check(Error::Timeout, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", false);
+        check(Error::NotMember(inside.clone()), Code::FailedPrecondition, "NOT_FORMED", false);
+        check(Error::Stopped(inside.clone()), Code::Unavailable, "NODE_STOPPED", false);
+        let storage = Error::Storage(storage::Error::Engine(inside));
+        check(storage, Code::Unavailable, "NODE_STOPPED", false);
+        for (reason, code) in [
+            ("INVALID_ARGUMENT", Code::InvalidArgument),
+            ("REQUEST_ID_REUSED", Code::InvalidArgument),
+            ("ALREADY_EXISTS", Code::AlreadyExists),
+            ("NAME_IN_USE", Code::AlreadyExists),
+            ("NOT_FOUND", Code::NotFound),
+            ("CONCURRENCY", Code::Aborted),
+            ("DATABASE_DISABLED", Code::FailedPrecondition),
+            ("NOT_FORMED", Code::FailedPrecondition),
+            ("ALREADY_FORMED", Code::FailedPrecondition),
+            ("NODE_ID_REUSED", Code::FailedPrecondition),
+            ("LIMIT_EXCEEDED", Code::ResourceExhausted),
+            ("JOIN_TOKEN_REFUSED", Code::PermissionDenied),
+            ("A_REASON_OF_TOMORROW", Code::FailedPrecondition),
+        ] {
+            check(refused(reason), code, reason, false);
+        }
+    }
+
+    #[test]
+    fn denials_mean_the_same_from_the_edge_and_from_the_log() {
+        for reason in DeniedReason::ALL {
+            let code = match reason.is_unauthenticated() {
+                true => Code::Unauthenticated,
+                false => Code::PermissionDenied,
+            };
+            check(refused(reason.code()), code, reason.code(), false);
+        }
+        let at = Timestamp(0);
+        let stranger = crate::authz::Caller::Unknown(Thumbprint::of(b"stranger"));
+        let denied = crate::authz::decide_server(stranger, ServerOperation::ViewTopology, at, 7);
+        let told = status(denied.unwrap_err().into());
+        let info = told.get_error_details().error_info().unwrap().clone();
+        assert_eq!(info.reason, "CERTIFICATE_UNKNOWN");
+        assert_eq!(info.metadata["registry_revision"], "7");
+        assert!(info.metadata.contains_key("rule") && info.metadata.contains_key("required"));
+    }
+
+    #[test]
+    fn a_refusal_names_its_field_and_stays_small() {
+        let mut why = Refusal {
+            reason: "INVALID_ARGUMENT".into(),
+            message: "x".repeat(100_000),
+            field: "writes[3].json".into(),
+            ..Refusal::default()
+        };
+        for n in 0..1_000 {
+            why.metadata.insert(format!("key{n}"), "y".repeat(10_000));
+        }
+        let told = refusal(why);
+        let details = told.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "writes[3].json");
+        assert_eq!(told.message().len(), MESSAGE_CHARS_MAX);
+        assert_eq!(details.error_info().unwrap().metadata.len(), METADATA_MAX);
+        assert!(told.details().len() < limits_of_a_header());
+    }
+
+    fn limits_of_a_header() -> usize {
+        crate::limits::HEADER_LIST_BYTES_MAX as usize
+    }
+
+    #[test]
+    fn a_node_without_a_cluster_says_why_it_serves_nobody() {
+        for (state, reason) in [
+            (State::Passive("waiting for n2".into()), "NOT_FORMED"),
+            (State::Joining, "NOT_FORMED"),
+            (State::Removed, "NODE_REMOVED"),
+            (State::Member, "AUTHORIZATION_STALE"),
+        ] {
+            let told = not_serving(&state);
+            assert_eq!(told.get_error_details().error_info().unwrap().reason, reason);
+            assert!(!told.message().contains("n2"));
         }
     }
 }

@@ -104,7 +104,7 @@ pub async fn serve(listener: Listener, shutdown: CancellationToken) {
         surface,
         acceptor: TlsAcceptor::from(tls),
         router,
-        http: http(),
+        http: http(surface),
         metrics,
         admission,
         handshake_timeout: connections.bounds().handshake_timeout,
@@ -170,15 +170,20 @@ impl Shared {
 }
 
 /// The HTTP of every connection, with every bound set.
-fn http() -> auto::Builder<TokioExecutor> {
+fn http(surface: Surface) -> auto::Builder<TokioExecutor> {
+    // Peers send snapshots and appends over few streams; clients have many connections.
+    let (stream_window, window) = match surface {
+        Surface::Client => (1024 * 1024, 4 * 1024 * 1024),
+        Surface::Peer => (limits::PEER_WINDOW_BYTES, 2 * limits::PEER_WINDOW_BYTES),
+    };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
         .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(4 * 1024 * 1024)
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(window)
         .max_send_buf_size(1024 * 1024)
         .keep_alive_interval(limits::PING_INTERVAL)
         .keep_alive_timeout(limits::PING_TIMEOUT);

@@ -98,7 +98,6 @@ pub fn client_router(edge: &Arc<Edge>) -> Result<Router, tonic_reflection::serve
 }
 
 /// What the admin socket serves.
-#[must_use]
 pub fn admin_router(edge: &Arc<Edge>) -> Router {
     services::of_admin_socket(edge)
 }

@@ -155,7 +155,7 @@ fn issue(node: &Node, request: &IssueRequest) -> Result<Issued, certificates::Er
     let label = match key {
         PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
         PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
-        _ => "PRIVATE KEY",
+        PrivateKeyDer::Pkcs8(_) | _ => "PRIVATE KEY", // The enum is open.
     };
     let key_pem = certificates::pem(label, identity.expose_key_der());
     certificates::issue_client(request, identity.certificate_der(), key_pem.expose())

@@ -49,7 +49,6 @@ macro_rules! bounded {
 }
 
 /// The services of the client listener.
-#[must_use]
 pub fn of_clients(edge: &Arc<Edge>) -> Router {
     let router = Router::new();
     let router = with(router, bounded!(DocumentServiceServer, documents::Documents(edge.clone())));
@@ -59,7 +58,6 @@ pub fn of_clients(edge: &Arc<Edge>) -> Router {
 }
 
 /// The service of the admin socket.
-#[must_use]
 pub fn of_admin_socket(edge: &Arc<Edge>) -> Router {
     with(Router::new(), bounded!(AdminServiceServer, admin::Admin(edge.clone())))
 }
