@@ -247,7 +247,6 @@ impl Consensus {
             known_incarnation: known.unwrap_or_default(),
         })
     }
-
 }
 
 /// Decides a forwarded proposal as if its author had called here.
