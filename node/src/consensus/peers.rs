@@ -11,7 +11,7 @@ use rookery_proto::{
 };
 
 use super::{
-    Consensus, Error, Fresh, State,
+    Consensus, Error, Fresh,
     peer_service::{PeerHandler, PeerRefused},
     snapshot::SnapshotSink,
     types::Raft,
