@@ -4,8 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-/// Warnings that are normal in every test that starts and stops nodes, each with its reason.
-const ALWAYS: &[(&str, &str)] = &[];
+/// Lines that are normal in every test that starts and stops nodes, each with its reason.
+const ALWAYS: &[(&str, &str)] = &[(
+    " openraft::",
+    "the library warns at every retry of a peer that is down and at every stop; what an operator must know of it is told by the node's own lines",
+)];
+/// Most lines of one log that are reported.
+const REPORTED_MAX: usize = 20;
 
 /// The lines of a log that say that something is wrong and that `expected` does not list, with their line numbers.
 ///
@@ -22,6 +27,7 @@ pub fn unexpected(log: &Path, expected: &[String]) -> Result<Vec<String>> {
         .lines()
         .enumerate()
         .filter(|(_, line)| alarming(line) && !known(line))
+        .take(REPORTED_MAX)
         .map(|(number, line)| format!("{}:{}: {line}", log.display(), number + 1))
         .collect())
 }

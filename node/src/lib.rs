@@ -12,6 +12,7 @@ pub mod database;
 pub mod edge;
 pub mod limits;
 pub mod names;
+pub mod os;
 pub mod results;
 pub mod storage;
 pub mod telemetry;

@@ -13,11 +13,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("names", &["limits"]),
     ("clock", &["names"]),
-    ("crypto", &["limits", "names"]),
+    ("os", &[]),
+    ("crypto", &["limits", "names", "os"]),
     ("storage", &["crypto", "limits", "names"]),
     ("authz", &["limits", "names"]),
     ("certificates", &["limits", "names"]),
-    ("tls", &["limits", "names"]),
+    ("tls", &["limits", "names", "os"]),
     ("results", &["authz", "limits", "names", "storage"]),
     ("cluster", &["authz", "certificates", "limits", "names", "results", "storage"]),
     ("database", &["authz", "limits", "names", "results", "storage"]),
@@ -106,7 +107,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
 ];
 
 /// The folders in which `unsafe` may stand: calls into C.
-const UNSAFE: &[&str] = &["storage/env.rs", "crypto/memory.rs", "clock.rs"];
+const UNSAFE: &[&str] = &["storage/env.rs", "crypto/memory.rs", "clock.rs", "os.rs"];
 
 fn sources() -> BTreeMap<PathBuf, String> {
     fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {

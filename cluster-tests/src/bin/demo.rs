@@ -361,6 +361,7 @@ async fn decisions(
 ) -> Result<()> {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.remove_style(comfy_table::TableComponent::HorizontalLines);
     let mut header = vec!["".to_owned(), "database".to_owned()];
     header.extend(PEOPLE.iter().map(|(person, _)| (*person).to_owned()));
     table.set_header(header);

@@ -698,12 +698,11 @@ impl Consensus {
             let body = channel_request::Body::Freshness(FreshnessRequest {
                 applied_index: group.state.applied().0,
             });
-            match self.ask_peer(leader, body, limits::PEER_ANSWER_TIMEOUT).await? {
-                channel_response::Body::Freshness(answer) => {
-                    (answer.commit_index, crate::names::Timestamp(answer.leader_unix_ms))
-                }
-                _ => return Err(Error::Stopped("a peer answered with another message".to_owned())),
-            }
+            let answer = self.ask_peer(leader, body, limits::PEER_ANSWER_TIMEOUT).await?;
+            let channel_response::Body::Freshness(answer) = answer else {
+                return Err(Error::unexpected_answer());
+            };
+            (answer.commit_index, crate::names::Timestamp(answer.leader_unix_ms))
         };
         let heard = self.clock.boot();
         group.wait_applied(index, deadline).await?;
@@ -830,11 +829,13 @@ fn administrator_command(der: Vec<u8>, name: String) -> PutCertificate {
 }
 
 fn join_refused(status: &tonic::Status) -> Error {
-    match status.code() {
-        tonic::Code::Unavailable => Error::NoLeader,
-        tonic::Code::DeadlineExceeded => Error::Timeout,
-        _ => Error::refused("JOIN_TOKEN_REFUSED", status.message()),
+    if status.code() == tonic::Code::Unavailable {
+        return Error::NoLeader;
     }
+    if status.code() == tonic::Code::DeadlineExceeded {
+        return Error::Timeout;
+    }
+    Error::refused("JOIN_TOKEN_REFUSED", status.message())
 }
 
 fn stopped(error: impl std::fmt::Display) -> Error {

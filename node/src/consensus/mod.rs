@@ -240,6 +240,7 @@ mod peer_tests;
 
 #[cfg(test)]
 mod raft_tests;
+
 #[cfg(test)]
 mod storage_tests;
 

@@ -11,7 +11,7 @@ use rookery_proto::{
 };
 
 use super::{
-    Consensus, Error, Fresh, State,
+    Consensus, Error, Fresh,
     peer_service::{PeerHandler, PeerRefused},
     snapshot::SnapshotSink,
     types::Raft,
@@ -246,11 +246,6 @@ impl Consensus {
             incarnation: identity.incarnation.as_bytes().to_vec(),
             known_incarnation: known.unwrap_or_default(),
         })
-    }
-
-    /// Whether this node takes part in its cluster.
-    pub(super) fn is_serving(&self) -> bool {
-        matches!(*self.state.borrow(), State::Member)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::{Error, Result, memory};
+use super::{Error, Result};
 
 /// The storage engine's folder in the data folder.
 pub const STORE_FOLDER: &str = "store";
@@ -33,7 +33,7 @@ pub fn make_private_folder(path: &Path) -> Result<()> {
     if !metadata.is_dir() {
         return refuse(format!("{shown} is not a folder"));
     }
-    if metadata.uid() != memory::effective_user() {
+    if metadata.uid() != crate::os::effective_user() {
         return refuse(format!("{shown} belongs to another user (uid {})", metadata.uid()));
     }
     if metadata.mode() & 0o077 != 0 {

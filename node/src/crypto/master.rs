@@ -13,7 +13,7 @@ use std::{
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Error, KeyId, Result, SecretKey, memory};
+use super::{Error, KeyId, Result, SecretKey};
 
 /// How long a command may take that prints the master key.
 pub const MASTER_KEY_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -108,7 +108,7 @@ fn from_file(path: &Path) -> Result<MasterKey> {
     if (opened.dev(), opened.ino()) != (named.dev(), named.ino()) {
         return refuse(format!("{shown} was replaced while it was being opened"));
     }
-    if opened.uid() != memory::effective_user() {
+    if opened.uid() != crate::os::effective_user() {
         return refuse(format!("{shown} belongs to another user (uid {})", opened.uid()));
     }
     if opened.mode() & 0o177 != 0 {

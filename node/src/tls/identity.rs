@@ -257,7 +257,7 @@ fn closed_to_others(path: &Path, metadata: &fs::Metadata) -> Result<(), Identity
     if mode & 0o077 != 0 {
         return exposed(format!("is open to other users (mode {mode:04o}); run `chmod 600` on it"));
     }
-    let user = effective_user();
+    let user = crate::os::effective_user();
     if metadata.uid() != user {
         return exposed(format!(
             "belongs to user {}, not to user {user} whom this process runs as",
@@ -265,10 +265,4 @@ fn closed_to_others(path: &Path, metadata: &fs::Metadata) -> Result<(), Identity
         ));
     }
     Ok(())
-}
-
-#[allow(unsafe_code)]
-fn effective_user() -> u32 {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    unsafe { libc::geteuid() }
 }
