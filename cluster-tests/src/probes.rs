@@ -178,7 +178,8 @@ fn judge(
         let cut = matches!(Decision::of(&probe.outcome), Decision::None(_));
         anyhow::ensure!(expected || cut, "{who}: answered {status:?}");
     }
-    anyhow::ensure!(told, "{who}: never told why, in {} calls", probes.len());
+    let last = probes.last().map(|probe| &probe.outcome);
+    anyhow::ensure!(told, "{who}: never told why, in {} calls; the last: {last:?}", probes.len());
     anyhow::ensure!(probes.iter().any(|probe| probe.outcome.is_ok()), "{who}: never let in");
     Ok(())
 }
