@@ -1,7 +1,7 @@
 //! The call: choose a node, send, and try again until there is an answer or the time is up.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -62,9 +62,9 @@ struct Shared {
 struct Nodes {
     /// Seeds first, then what the topology told.
     addresses: Vec<Arc<str>>,
-    channels: HashMap<Arc<str>, Channel>,
+    channels: BTreeMap<Arc<str>, Channel>,
     /// When an address last failed; tried after those that did not.
-    failed: HashMap<Arc<str>, Instant>,
+    failed: BTreeMap<Arc<str>, Instant>,
     topology_asked: Option<Instant>,
 }
 
@@ -104,8 +104,8 @@ impl Client {
     pub fn with_options(context: &Context, options: Options) -> Result<Self, Error> {
         let nodes = Nodes {
             addresses: context.addresses.iter().map(|a| Arc::from(a.as_str())).collect(),
-            channels: HashMap::new(),
-            failed: HashMap::new(),
+            channels: BTreeMap::new(),
+            failed: BTreeMap::new(),
             topology_asked: None,
         };
         let shared = Shared {
@@ -145,8 +145,8 @@ impl Client {
     pub fn with_own_connections(&self) -> Self {
         let nodes = Nodes {
             addresses: self.nodes().addresses.clone(),
-            channels: HashMap::new(),
-            failed: HashMap::new(),
+            channels: BTreeMap::new(),
+            failed: BTreeMap::new(),
             topology_asked: None,
         };
         let shared = Shared {
@@ -200,6 +200,8 @@ impl Client {
         let deadline = Instant::now() + self.options.timeout;
         let mut ambiguous = false;
         let mut attempt = 0;
+        // What a node said last; it tells more than the silence that may follow.
+        let mut told = None;
         loop {
             let candidates = self.candidates();
             for (position, address) in candidates.iter().enumerate() {
@@ -214,12 +216,16 @@ impl Client {
                 }
                 self.note_failure(address, &ended);
                 ambiguous |= ended.is_ambiguous();
+                if let Attempt::Busy(_) = &ended {
+                    told = Some(ended.clone());
+                }
                 let pause = self.pause(attempt, &ended, position + 1 < candidates.len());
                 if attempt >= policy.attempts_max
                     || left(deadline) <= pause
                     || !may_repeat(kind, ambiguous, &ended)
                 {
-                    return Err(give_up(kind, ambiguous, ended));
+                    let last = if ended.is_silence() { told.unwrap_or(ended) } else { ended };
+                    return Err(give_up(kind, ambiguous, last));
                 }
                 tokio::time::sleep(pause).await;
             }

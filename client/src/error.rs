@@ -300,6 +300,14 @@ impl Attempt {
         }
     }
 
+    /// No node said anything.
+    pub(crate) fn is_silence(&self) -> bool {
+        match self {
+            Self::NotSent(_) | Self::Lost(_) => true,
+            Self::Tls(_) | Self::Busy(_) | Self::Answered(_) => false,
+        }
+    }
+
     /// Was the answer given by the log, so that it tells the outcome even after an ambiguous attempt? What is decided
     /// before the log (rights, limits) tells nothing about an earlier attempt.
     pub(crate) fn settles(&self) -> bool {
@@ -405,10 +413,11 @@ mod tests {
 
     fn status(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
         let mut details = ErrorDetails::new();
-        let metadata: std::collections::HashMap<String, String> =
-            metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut info =
+            tonic_types::ErrorInfo::new(reason, "rookery", <[(String, String); 0]>::default());
+        info.metadata = metadata.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         if !reason.is_empty() {
-            details.set_error_info(reason, "rookery", metadata);
+            details.set_error_info(info.reason, info.domain, info.metadata);
         }
         Status::with_error_details(code, "words", details)
     }

@@ -210,7 +210,7 @@ pub struct DatabaseName {
 
 impl DatabaseName {
     /// Names that no database may have, so that a name can stand anywhere a file name can.
-    const RESERVED: [&str; 5] = ["con", "nul", "aux", "prn", "system"];
+    const RESERVED: [&str; 6] = ["con", "nul", "aux", "prn", "system", "cluster"];
 
     /// Parses a name: `[A-Za-z0-9_.-]`, 1 to 128 bytes, starting alphanumeric.
     ///

@@ -23,7 +23,7 @@ struct Fake(Arc<Script>);
 
 fn status(code: tonic::Code, reason: &str, retry_ms: Option<u64>) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason, "rookery", HashMap::<String, String>::new());
+    details.set_error_info(reason, "rookery", <[(String, String); 0]>::default());
     if let Some(ms) = retry_ms {
         details.set_retry_info(Some(Duration::from_millis(ms)));
     }
@@ -161,6 +161,7 @@ async fn retries_carry_the_same_request_id_and_end_as_the_log_decides() {
     check(&["hang", "ok"], "ok", 2).await;
     check(&["conflict"], "conflict", 1).await;
     check(&["denied"], "denied", 1).await;
+    check(&["stale", "hang"], "ok", 3).await;
     // The first attempt may have been applied; what the log answers later settles it, what a gate answers does not.
     check(&["hang", "conflict"], "conflict", 2).await;
     check(&["hang", "denied"], "unknown-outcome", 2).await;
@@ -215,6 +216,14 @@ async fn a_self_signed_certificate_that_calls_itself_a_ca_is_its_own_anchor() {
     let ca = rcgen::CertifiedKey { cert, signing_key: key };
     let node = node(&ca, &[]).await;
     put(&client(&[&node.address], &ca.cert.pem(), 2000)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_node_said_is_reported_and_not_the_silence_after_it() {
+    let certificate = made("localhost");
+    let node = node(&certificate, &["busy", "hang", "hang", "hang"]).await;
+    let error = put(&client(&[&node.address], &certificate.cert.pem(), 900)).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), ("unknown-outcome", "NO_QUORUM"), "{error}");
 }
 
 #[tokio::test]

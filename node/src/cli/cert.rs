@@ -10,11 +10,12 @@ use clap::{Args, Subcommand};
 use rookery_client::proto::security::v1 as proto;
 
 use super::{
-    ClearanceArg, Column, Failed, Result, Row, Session, clearance_name, contexts, duration, grant,
-    grants,
+    ClearanceArg, Column, Failed, Result, Row, Session, clearance_name,
+    contexts::Place,
+    duration, grant, grants,
     output::{Format, column, time, wide},
 };
-use crate::names::Thumbprint;
+use crate::{certificates::file_stem, names::Thumbprint};
 
 /// Largest certificate file that is sent.
 const UPLOAD_BYTES_MAX: u64 = 256 * 1024;
@@ -212,15 +213,13 @@ async fn generate(
     out: Option<PathBuf>,
 ) -> Result<()> {
     // Where the package goes is settled before a key is made that would otherwise be lost.
-    if let Some(out) = out.as_deref().filter(|out| out.exists()) {
-        return Err(Failed::conflict(format!("{} exists already", out.display())));
-    }
+    let out = out.unwrap_or_else(|| free_path(&file_stem(&request.name)));
+    let place = Place::take(&out)?;
     let answer = session.client()?.generate_certificate(request).await?;
     let package = zeroize::Zeroizing::new(answer.package);
-    let out = out.unwrap_or_else(|| free_path(&answer.file_name));
-    contexts::write_private(&out, &package)?;
     let certificate = answer.certificate.unwrap_or_default();
-    let described = row(&certificate).with("package", out.display().to_string());
+    let described = row(&certificate).with("package", place.display());
+    place.fill(&package)?;
     let described = if answer.password.is_empty() {
         described
     } else {
@@ -230,15 +229,8 @@ async fn generate(
     session.out.one("thumbprint", &described)
 }
 
-/// The file name the node proposes, made harmless, in the current folder; never one that exists.
-fn free_path(proposed: &str) -> PathBuf {
-    let plain: String = proposed
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-        .take(100)
-        .collect();
-    let stem = plain.trim_start_matches('.').trim_end_matches(".zip");
-    let stem = if stem.is_empty() { "client" } else { stem };
+/// A file of this name in the current folder; never one that exists.
+fn free_path(stem: &str) -> PathBuf {
     (0..1000)
         .map(|n| if n == 0 { format!("{stem}.zip") } else { format!("{stem}-{n}.zip") })
         .map(PathBuf::from)
@@ -275,7 +267,7 @@ fn show(session: &mut Session, certificate: Option<proto::Certificate>) -> Resul
     session.out.one("thumbprint", &described)
 }
 
-fn row(certificate: &proto::Certificate) -> Row {
+pub(super) fn row(certificate: &proto::Certificate) -> Row {
     let c = certificate.clone();
     let short = c.thumbprint.get(..12).unwrap_or_default().to_owned();
     Row::new()

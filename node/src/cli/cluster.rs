@@ -225,7 +225,7 @@ async fn node_of(client: &Client, text: &str) -> Result<(u64, String)> {
         })
 }
 
-fn node_row(node: &proto::Node) -> Row {
+pub(super) fn node_row(node: &proto::Node) -> Row {
     Row::new()
         .with("id", node.id)
         .with("name", node.name.clone())
@@ -277,7 +277,7 @@ fn status_rows(status: &proto::GetStatusResponse) -> Vec<Row> {
         .collect()
 }
 
-fn group_row(status: &proto::NodeStatus, group: &proto::GroupStatus) -> Row {
+pub(super) fn group_row(status: &proto::NodeStatus, group: &proto::GroupStatus) -> Row {
     let node = status.node.clone().unwrap_or_default();
     Row::new()
         .with("node", node.name)

@@ -92,7 +92,7 @@ impl Verb {
             Self::Show { name } => {
                 let name = match name.or(store.current()?) {
                     Some(name) => name,
-                    None => return Err(no_context()),
+                    None => return Err(no_context(&store)),
                 };
                 session.out.one("name", &store.row(&name)?)
             }
@@ -125,11 +125,18 @@ pub(super) fn resolve(file: Option<&Path>, name: Option<&str>) -> Result<Context
         return Store::of_user()?.load(&name);
     }
     let store = Store::of_user()?;
-    let name = store.current()?.ok_or_else(no_context)?;
-    store.load(&name)
+    match store.current()? {
+        Some(name) => store.load(&name),
+        None => Err(no_context(&store)),
+    }
 }
 
-fn no_context() -> Failed {
+fn no_context(store: &Store) -> Failed {
+    let names = store.names().unwrap_or_default();
+    if !names.is_empty() {
+        let names = names.join(", ");
+        return Failed::usage(format!("choose a context with `rookery context use NAME`: {names}"));
+    }
     Failed::usage(
         "there is no context yet: import a package with `rookery context import PACKAGE.zip`, name one with \
          --context-file, or start a playground with `rookery dev`",
@@ -316,6 +323,43 @@ pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     write().map_err(|e| Failed::file(path, &e))
 }
 
+/// A place for a file with a secret, proved to be writable before the secret is made. Nothing stays there unless
+/// something is put into it.
+pub(super) struct Place {
+    path: PathBuf,
+    filled: bool,
+}
+
+impl Place {
+    /// Takes a path where nothing stands yet.
+    pub(super) fn take(path: &Path) -> Result<Self> {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(path).map_err(|e| Failed::file(path, &e))?;
+        Ok(Self { path: path.to_owned(), filled: false })
+    }
+
+    /// Puts the content there.
+    pub(super) fn fill(mut self, content: &[u8]) -> Result<()> {
+        write_private(&self.path, content)?;
+        self.filled = true;
+        Ok(())
+    }
+
+    /// The path, for people.
+    pub(super) fn display(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.filled {
+            let _ = fs::remove_file(&self.path); // Empty, and nobody's.
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
@@ -366,6 +410,18 @@ mod tests {
         store.import(&package(&[]), None, true).unwrap();
         store.import(&package(&[]), Some("bob"), false).unwrap();
         assert_eq!(store.names().unwrap(), ["alice", "bob"]);
+    }
+
+    #[test]
+    fn a_place_is_proved_before_and_empty_after_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.zip");
+        drop(Place::take(&path).unwrap());
+        assert!(!path.exists());
+        Place::take(&path).unwrap().fill(b"x").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+        assert!(Place::take(&path).is_err());
+        assert!(Place::take(&folder.path().join("none/a.zip")).is_err());
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn state_name(number: i32) -> &'static str {
     }
 }
 
-fn row(database: proto::Database) -> Row {
+pub(super) fn row(database: proto::Database) -> Row {
     Row::new()
         .with("name", database.name)
         .with("state", state_name(database.state))
@@ -131,7 +131,7 @@ fn row(database: proto::Database) -> Row {
         .with("created", time(database.created_unix_ms))
 }
 
-fn record_row(record: proto::DatabaseRecord) -> Row {
+pub(super) fn record_row(record: proto::DatabaseRecord) -> Row {
     Row::new()
         .with("name", record.name)
         .with("id", record.id)

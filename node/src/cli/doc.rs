@@ -227,7 +227,7 @@ async fn list(
     session.out.list(COLUMNS, "id", &rows)
 }
 
-fn row(document: &proto::Document, with_json: bool) -> Row {
+pub(super) fn row(document: &proto::Document, with_json: bool) -> Row {
     let row = Row::new()
         .with("id", document.id.clone())
         .with("collection", document.collection.clone())

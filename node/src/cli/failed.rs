@@ -77,10 +77,14 @@ impl Failed {
 
     /// A file that could not be read or written.
     pub(super) fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
-        let exit = match error.kind() {
-            std::io::ErrorKind::NotFound => Exit::NotFound,
-            std::io::ErrorKind::AlreadyExists => Exit::Conflict,
-            _ => Exit::Unexpected,
+        use std::io::ErrorKind::{AlreadyExists, NotFound};
+        let kind = error.kind();
+        let exit = if kind == NotFound {
+            Exit::NotFound
+        } else if kind == AlreadyExists {
+            Exit::Conflict
+        } else {
+            Exit::Unexpected
         };
         Self::new(exit, "file", format!("{}: {error}", path.display()))
     }

@@ -231,7 +231,11 @@ impl Session {
 
 async fn whoami(session: &mut Session) -> Result<()> {
     let me = session.client()?.whoami().await?;
-    let row = Row::new()
+    session.out.one("name", &whoami_row(me))
+}
+
+fn whoami_row(me: security::WhoAmIResponse) -> Row {
+    Row::new()
         .with("registered", me.registered)
         .with("name", me.name)
         .with("clearance", clearance_name(me.clearance))
@@ -241,8 +245,7 @@ async fn whoami(session: &mut Session) -> Result<()> {
         .with("thumbprint", me.thumbprint)
         .with("node", me.node)
         .with("cluster_id", me.cluster_id)
-        .with("registry_revision", me.registry_revision);
-    session.out.one("name", &row)
+        .with("registry_revision", me.registry_revision)
 }
 
 /// How much a certificate may do; always written out.

@@ -12,7 +12,10 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{Column, Failed, Out, Result, Row, Session, failed::Exit, init::pki, output::column};
+use super::{
+    Column, Failed, Out, Result, Row, Session, contexts::Place, failed::Exit, init::pki,
+    output::column,
+};
 use crate::{
     config::{self, Config, Loaded, Overrides},
     edge,
@@ -115,6 +118,8 @@ impl Bootstrap {
         };
         CertificateName::parse(name).map_err(|e| Failed::usage(e.to_string()))?;
         let config = self.socket.file.load()?.config;
+        // The node is formed once: a package that could not be written would lock everybody out.
+        let place = Place::take(out)?;
         let made = pki::administrator(name)?;
         let formed = admin.bootstrap(made.der.clone(), name).await?;
         let ca = read(config.tls.ca.as_ref().unwrap_or(&config.tls.certificate))?;
@@ -125,10 +130,11 @@ impl Bootstrap {
             cluster_id: &formed.cluster_id,
         };
         let package = pki::package(name, &made, &about)?;
-        super::contexts::write_private(out, &package.zip)?;
+        let written = place.display();
+        place.fill(&package.zip)?;
         super::message("The password of the PFX in the package is shown this once.");
         let row = formed_row(&formed).with("password", package.password.expose());
-        let row = row.with("package", out.display().to_string());
+        let row = row.with("package", written);
         session.out.one("cluster_id", &row)
     }
 }

@@ -136,3 +136,57 @@ fn errors_have_their_exit_codes() {
     assert!(json.contains("\"request_id\":\"00000000-0000-0000-0000-000000000000\""), "{json}");
     assert!(json.contains("\"exit_code\":7"), "{json}");
 }
+
+#[test]
+fn the_fields_of_json_are_only_ever_added_to() {
+    use rookery_client::proto::{cluster::v1 as cluster_proto, document::v1 as document};
+    let check = |row: Row, fields: &str| {
+        let json = serde_json::to_value(&row).unwrap();
+        let found: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(found.join(" "), fields);
+    };
+    check(
+        whoami_row(security::WhoAmIResponse::default()),
+        "registered name clearance databases state expires thumbprint node cluster_id registry_revision",
+    );
+    check(
+        cert::row(&security::Certificate::default()),
+        "name thumbprint short thumbprint_sha1 clearance databases state valid_from expires subject issuer serial \
+         key_algorithm created created_by etag",
+    );
+    check(db::row(Default::default()), "name state access nodes created");
+    check(
+        db::record_row(Default::default()),
+        "name id state nodes node_ids created created_by revision",
+    );
+    let stored = document::Document { json: b"{}".to_vec(), ..Default::default() };
+    check(doc::row(&stored, true), "id collection etag revision modified document");
+    check(doc::row(&stored, false), "id collection etag revision modified");
+    check(
+        cluster::node_row(&cluster_proto::Node::default()),
+        "id name role client_address peer_address thumbprint",
+    );
+    check(
+        cluster::group_row(
+            &cluster_proto::NodeStatus::default(),
+            &cluster_proto::GroupStatus::default(),
+        ),
+        "node node_id reachable fresh group group_id role leader_id term last_log_index committed_index \
+         applied_index lag snapshot_index voters learners registry_revision resident_bytes version state_hash",
+    );
+}
+
+#[test]
+fn values_in_json_have_their_types() {
+    let certificate = security::Certificate {
+        clearance: security::Clearance::ClusterAdmin.into(),
+        grants: vec![grant("sales:rw").unwrap()],
+        not_after_unix_ms: 1_800_000_000_000,
+        ..Default::default()
+    };
+    let json = serde_json::to_value(cert::row(&certificate)).unwrap();
+    assert_eq!(json["clearance"], "ClusterAdmin");
+    assert_eq!(json["databases"], serde_json::json!({"sales": "ReadWrite"}));
+    assert_eq!(json["expires"], "2027-01-15T08:00:00Z");
+    assert_eq!(json["created"], serde_json::Value::Null);
+}

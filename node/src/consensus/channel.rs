@@ -9,7 +9,7 @@
 //! [`CallError::Timeout`] nobody knows whether the peer has carried it out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     future::Future,
     io,
     pin::Pin,
@@ -397,7 +397,7 @@ type Answer = Result<channel_response::Body, peer::PeerError>;
 #[derive(Default)]
 struct Waiting {
     last_call: u64,
-    calls: HashMap<u64, oneshot::Sender<Answer>>,
+    calls: BTreeMap<u64, oneshot::Sender<Answer>>,
     closed: bool,
 }
 

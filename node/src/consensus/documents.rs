@@ -206,18 +206,19 @@ impl Consensus {
             deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
             call: Some(call),
         });
-        match self.ask_peer(node, body, left.min(limits::DEADLINE_MAX)).await? {
-            channel_response::Body::Forward(response) => match response.result {
-                Some(peer::forward_response::Result::Read(bytes)) => Ok(bytes),
-                Some(peer::forward_response::Result::Refused(refusal)) => {
-                    Err(Error::Refused(Box::new(refusal)))
-                }
-                Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
-                Some(peer::forward_response::Result::Applied(_)) | None => {
-                    Err(Error::Stopped("a peer answered with another message".to_owned()))
-                }
-            },
-            _ => Err(Error::Stopped("a peer answered with another message".to_owned())),
+        let answer = self.ask_peer(node, body, left.min(limits::DEADLINE_MAX)).await?;
+        let channel_response::Body::Forward(response) = answer else {
+            return Err(Error::unexpected_answer());
+        };
+        match response.result {
+            Some(peer::forward_response::Result::Read(bytes)) => Ok(bytes),
+            Some(peer::forward_response::Result::Refused(refusal)) => {
+                Err(Error::Refused(Box::new(refusal)))
+            }
+            Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
+            Some(peer::forward_response::Result::Applied(_)) | None => {
+                Err(Error::unexpected_answer())
+            }
         }
     }
 

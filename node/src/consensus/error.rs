@@ -53,6 +53,12 @@ impl Error {
         }))
     }
 
+    /// A peer that answered a question with something else.
+    #[must_use]
+    pub fn unexpected_answer() -> Self {
+        Self::Stopped("a peer answered with another message".to_owned())
+    }
+
     /// Whether another try soon may succeed where this one did not, without asking the client.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -88,10 +94,10 @@ impl Error {
 
 impl From<results::Error> for Error {
     fn from(error: results::Error) -> Self {
-        match error {
-            results::Error::Storage(error) => Self::Storage(error),
-            other => Self::Stopped(other.to_string()),
+        if let results::Error::Storage(error) = error {
+            return Self::Storage(error);
         }
+        Self::Stopped(error.to_string())
     }
 }
 

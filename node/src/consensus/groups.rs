@@ -124,10 +124,10 @@ impl Machine for DatabaseMachine {
 }
 
 fn machine_error(index: u64, error: results::Error) -> MachineError {
-    match error {
-        results::Error::Storage(error) => MachineError::Storage(error),
-        other => MachineError::Entry { index, why: other.to_string() },
+    if let results::Error::Storage(error) = error {
+        return MachineError::Storage(error);
     }
+    MachineError::Entry { index, why: error.to_string() }
 }
 
 /// The state machine of the cluster group: it publishes the registry.
@@ -354,10 +354,11 @@ impl Consensus {
     async fn remote_read_index(&self, id: GroupId, leader: NodeId) -> Result<u64, Error> {
         use rookery_proto::peer::v1::{ReadIndexRequest, channel_request, channel_response};
         let body = channel_request::Body::ReadIndex(ReadIndexRequest { group: id.0 });
-        match self.ask_peer(leader, body, crate::limits::PEER_ANSWER_TIMEOUT).await? {
-            channel_response::Body::ReadIndex(answer) => Ok(answer.index),
-            _ => Err(Error::Stopped("a peer answered with another message".to_owned())),
-        }
+        let answer = self.ask_peer(leader, body, crate::limits::PEER_ANSWER_TIMEOUT).await?;
+        let channel_response::Body::ReadIndex(answer) = answer else {
+            return Err(Error::unexpected_answer());
+        };
+        Ok(answer.index)
     }
 }
 

@@ -494,6 +494,7 @@ impl Consensus {
         let mut registry_changes = self.registry_changes();
         loop {
             self.note_leadership(GroupId::CLUSTER);
+            self.watch_groups();
             self.follow_registry();
             if let Err(error) = self.reconcile_groups().await {
                 tracing::error!(%error, "the database groups cannot be made what the registry says");
@@ -506,6 +507,33 @@ impl Consensus {
             // Either a change or the interval wakes it; both mean the same.
             drop(tokio::time::timeout(DUTY_INTERVAL, registry_changes.changed()).await);
         }
+    }
+
+    /// A group that stopped by itself lost its storage or met an entry it cannot apply: the node must end.
+    fn watch_groups(&self) {
+        for group in self.groups.all() {
+            let metrics = group.raft.metrics();
+            let state = metrics.borrow_watched().running_state.clone();
+            if let Err(fatal) = state
+                && !self.stop.is_cancelled()
+                && self.groups.find(group.id).is_some()
+            {
+                (self.on_fatal)(format!("group {} stopped: {fatal}", group.id));
+            }
+        }
+    }
+
+    /// The open join tokens, as of now.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`] and its kin; [`Error::Storage`].
+    pub async fn join_tokens(
+        &self,
+        deadline: Instant,
+    ) -> Result<Vec<rookery_proto::log::v1::JoinTokenRecord>, Error> {
+        self.linearize_cluster(deadline).await?;
+        let group = self.group(GroupId::CLUSTER)?;
+        Ok(group.state.read(crate::cluster::join_tokens)?)
     }
 
     /// Notes the first moment at which this node is seen to lead the cluster group in its term (freshness, step 6).
@@ -698,12 +726,11 @@ impl Consensus {
             let body = channel_request::Body::Freshness(FreshnessRequest {
                 applied_index: group.state.applied().0,
             });
-            match self.ask_peer(leader, body, limits::PEER_ANSWER_TIMEOUT).await? {
-                channel_response::Body::Freshness(answer) => {
-                    (answer.commit_index, crate::names::Timestamp(answer.leader_unix_ms))
-                }
-                _ => return Err(Error::Stopped("a peer answered with another message".to_owned())),
-            }
+            let answer = self.ask_peer(leader, body, limits::PEER_ANSWER_TIMEOUT).await?;
+            let channel_response::Body::Freshness(answer) = answer else {
+                return Err(Error::unexpected_answer());
+            };
+            (answer.commit_index, crate::names::Timestamp(answer.leader_unix_ms))
         };
         let heard = self.clock.boot();
         group.wait_applied(index, deadline).await?;
@@ -830,11 +857,13 @@ fn administrator_command(der: Vec<u8>, name: String) -> PutCertificate {
 }
 
 fn join_refused(status: &tonic::Status) -> Error {
-    match status.code() {
-        tonic::Code::Unavailable => Error::NoLeader,
-        tonic::Code::DeadlineExceeded => Error::Timeout,
-        _ => Error::refused("JOIN_TOKEN_REFUSED", status.message()),
+    if status.code() == tonic::Code::Unavailable {
+        return Error::NoLeader;
     }
+    if status.code() == tonic::Code::DeadlineExceeded {
+        return Error::Timeout;
+    }
+    Error::refused("JOIN_TOKEN_REFUSED", status.message())
 }
 
 fn stopped(error: impl std::fmt::Display) -> Error {

@@ -9,7 +9,7 @@
 //! What breaks a rule of 3 is answered with `KIND_MALFORMED`; what breaks the order of frames ends the stream.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     future::Future,
     pin::pin,
     sync::Arc,
@@ -261,7 +261,7 @@ impl<H: PeerHandler> Service for PeerService<H> {
             node,
             thumbprint: certificate.thumbprint,
             answers,
-            groups: HashMap::new(),
+            groups: BTreeMap::new(),
             tasks: JoinSet::new(),
             control: Arc::new(Semaphore::new(limits::PEER_CONTROL_SERVED_MAX)),
             forwards: Arc::new(Semaphore::new(limits::PEER_FORWARDS_SERVED_MAX)),
@@ -318,7 +318,7 @@ struct Session<H> {
     node: NodeId,
     thumbprint: Thumbprint,
     answers: Answers,
-    groups: HashMap<GroupId, mpsc::Sender<Append>>,
+    groups: BTreeMap<GroupId, mpsc::Sender<Append>>,
     /// Ends all that serves this stream when the stream ends.
     tasks: JoinSet<()>,
     control: Arc<Semaphore>,

@@ -1,3 +1,5 @@
+//! Peers over real TLS: who is heard, in which order calls are answered, and what ends a channel.
+
 #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm)]
 //! Two nodes that talk over real TLS on the loopback: who is heard, what is refused, and what a broken line does.
 

@@ -11,7 +11,7 @@ use rookery_proto::{
 };
 
 use super::{
-    Consensus, Error, Fresh, State,
+    Consensus, Error, Fresh,
     peer_service::{PeerHandler, PeerRefused},
     snapshot::SnapshotSink,
     types::Raft,
@@ -247,7 +247,6 @@ impl Consensus {
             known_incarnation: known.unwrap_or_default(),
         })
     }
-
 }
 
 /// Decides a forwarded proposal as if its author had called here.

@@ -131,18 +131,17 @@ impl Consensus {
             call: Some(peer::forward_request::Call::Propose(proposal.clone())),
         });
         *sent = true;
-        match self.ask_peer_until(leader, body, deadline).await? {
-            channel_response::Body::Forward(response) => match response.result {
-                Some(peer::forward_response::Result::Applied(applied)) => Ok(applied),
-                Some(peer::forward_response::Result::Refused(refusal)) => {
-                    Err(Error::Refused(Box::new(refusal)))
-                }
-                Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
-                Some(peer::forward_response::Result::Read(_)) | None => {
-                    Err(Error::Stopped("a peer answered with another message".to_owned()))
-                }
-            },
-            _ => Err(Error::Stopped("a peer answered with another message".to_owned())),
+        let answer = self.ask_peer_until(leader, body, deadline).await?;
+        let channel_response::Body::Forward(response) = answer else {
+            return Err(Error::unexpected_answer());
+        };
+        match response.result {
+            Some(peer::forward_response::Result::Applied(applied)) => Ok(applied),
+            Some(peer::forward_response::Result::Refused(refusal)) => {
+                Err(Error::Refused(Box::new(refusal)))
+            }
+            Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
+            Some(peer::forward_response::Result::Read(_)) | None => Err(Error::unexpected_answer()),
         }
     }
 

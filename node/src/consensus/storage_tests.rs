@@ -184,6 +184,14 @@ impl Store for Watched {
         self.inner.view()
     }
 
+    fn has_key(&self, group: GroupId) -> bool {
+        self.inner.has_key(group)
+    }
+
+    fn clear_group(&self, group: GroupId) -> storage::Result<()> {
+        self.inner.clear_group(group)
+    }
+
     fn create_key(&self, group: GroupId) -> storage::Result<()> {
         self.inner.create_key(group)
     }

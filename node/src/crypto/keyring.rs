@@ -11,7 +11,7 @@
 //! **Invariant:** what is in memory was durable before. A change is written, synced and renamed into place first.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -43,7 +43,7 @@ const TAG_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 1 + 8 + 4 + 32;
 
 /// Whose key it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
     Group(GroupId),
     Files,
@@ -264,7 +264,7 @@ pub struct Keys {
     len: usize,
     next_version: u32,
     /// Versions, oldest first, and where in `memory` their keys stand.
-    owners: HashMap<Owner, Vec<(u32, usize)>>,
+    owners: BTreeMap<Owner, Vec<(u32, usize)>>,
     file_key: (u32, usize),
 }
 
@@ -355,7 +355,7 @@ impl Keys {
             return Err("its content is too short");
         };
         let next_version = u32::from_be_bytes(*next_version);
-        let mut owners: HashMap<Owner, Vec<(u32, usize)>> = HashMap::new();
+        let mut owners: BTreeMap<Owner, Vec<(u32, usize)>> = BTreeMap::new();
         let mut at = 4;
         for entry in entries.chunks(ENTRY_BYTES) {
             let (owner, version) = parse_entry(entry).ok_or("one of its entries is unknown")?;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     authz::{DatabasePermit, Permit},
-    cluster::{self, Registry},
+    cluster::Registry,
     consensus::{Consensus, Error, Fresh, State},
     edge::{
         engine::{Engine, Membership},
@@ -21,15 +21,12 @@ use crate::{
     },
     limits,
     names::{CertificateName, GroupId, NodeId, RequestId},
-    storage::Store,
 };
 
-/// Consensus and the store it stands on.
+/// Consensus as the services see it.
 pub struct RaftEngine {
     /// The Raft groups.
     pub consensus: Arc<Consensus>,
-    /// The store.
-    pub store: Arc<dyn Store>,
 }
 
 async fn by<T>(
@@ -96,9 +93,7 @@ impl Engine for RaftEngine {
         _permit: Permit,
         deadline: Instant,
     ) -> Result<Vec<JoinTokenRecord>, Error> {
-        self.consensus.linearize_cluster(deadline.into_std()).await?;
-        let space = self.consensus.group(GroupId::CLUSTER)?.state.space();
-        Ok(cluster::join_tokens(self.store.as_ref(), space)?)
+        self.consensus.join_tokens(deadline.into_std()).await
     }
 
     async fn promote(&self, _permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error> {

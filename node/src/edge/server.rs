@@ -190,7 +190,7 @@ impl Running {
             peer_tasks: Vec::new(),
         };
         let edge = Arc::new(Edge {
-            engine: Arc::new(RaftEngine { consensus: consensus.clone(), store }),
+            engine: Arc::new(RaftEngine { consensus: consensus.clone() }),
             node,
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),

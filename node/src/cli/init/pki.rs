@@ -42,9 +42,10 @@ impl From<Issued> for Made {
 
 fn failed(error: Error) -> Failed {
     let message = format!("making certificates: {error}");
-    match error {
-        Error::Request(_) | Error::Issuer(_) | Error::Address(_) => Failed::usage(message),
-        _ => Failed::unexpected(message),
+    if matches!(error, Error::Request(_) | Error::Issuer(_) | Error::Address(_)) {
+        Failed::usage(message)
+    } else {
+        Failed::unexpected(message)
     }
 }
 

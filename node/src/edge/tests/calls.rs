@@ -80,7 +80,7 @@ async fn a_user_meets_the_same_words_at_a_closed_door_and_at_no_door() {
     assert_eq!((existing.code(), reason(&existing)), denied);
     assert_eq!(existing.message(), missing.message());
     let info = |status: &Status| status.get_details_error_info().unwrap();
-    assert_eq!(info(&existing), info(&missing));
+    assert_eq!(info(&existing).metadata, info(&missing).metadata);
     // Those who see all databases are told.
     let root = fixture.as_root().await;
     assert_eq!(told(get(&root, "nowhere", "1").await), (Code::NotFound, "NOT_FOUND".into()));

@@ -5,6 +5,7 @@ mod bad_input;
 mod calls;
 mod fake;
 mod rpcs;
+mod server;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ use rookery_proto::{
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, codec::CompressionEncoding};
 use tonic_types::StatusExt as _;
@@ -96,37 +97,11 @@ impl Fixture {
     }
 
     async fn connect_as(&self, who: Option<&TlsIdentity>, alpn: &[&[u8]]) -> Client {
-        let stream = self.tls(who, alpn).await;
-        let (sender, serving) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
-        tokio::spawn(serving);
-        Client { sender, address: self.address }
+        connect(self.address, &self.server, who, alpn).await
     }
 
-    async fn tls(
-        &self,
-        who: Option<&TlsIdentity>,
-        alpn: &[&[u8]],
-    ) -> tokio_rustls::client::TlsStream<TcpStream> {
-        let expected = self.server.thumbprint();
-        let mut config = match who {
-            Some(identity) => {
-                let current = CurrentIdentity::new(identity.clone());
-                (*tls::pinned_client_config(&current, expected).unwrap()).clone()
-            }
-            None => ClientConfig::builder_with_provider(tls::provider())
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .unwrap()
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(PinnedCertificate::new(expected)))
-                .with_no_client_auth(),
-        };
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let name = ServerName::try_from("n1.example").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    async fn tls(&self, who: Option<&TlsIdentity>, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
+        handshake(self.address, &self.server, who, alpn).await
     }
 
     async fn as_root(&self) -> Client {
@@ -153,6 +128,45 @@ impl Fixture {
         let request = database::CreateDatabaseRequest { name: name.into(), ..Default::default() };
         self.as_root().await.databases().create_database(request).await.unwrap();
     }
+}
+
+/// An HTTP/2 connection to a server of this certificate.
+async fn connect(
+    address: SocketAddr,
+    server: &TlsIdentity,
+    who: Option<&TlsIdentity>,
+    alpn: &[&[u8]],
+) -> Client {
+    let io = TokioIo::new(handshake(address, server, who, alpn).await);
+    let connected = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
+    let (sender, serving) = connected.unwrap();
+    tokio::spawn(serving);
+    Client { sender, address }
+}
+
+async fn handshake(
+    address: SocketAddr,
+    server: &TlsIdentity,
+    who: Option<&TlsIdentity>,
+    alpn: &[&[u8]],
+) -> TlsStream<TcpStream> {
+    let expected = server.thumbprint();
+    let mut config = match who {
+        Some(identity) => {
+            let current = CurrentIdentity::new(identity.clone());
+            (*tls::pinned_client_config(&current, expected).unwrap()).clone()
+        }
+        None => ClientConfig::builder_with_provider(tls::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PinnedCertificate::new(expected)))
+            .with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("n1.example").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
 /// An HTTP/2 connection.
