@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rookery_proto::{
     cluster::v1::{GetStatusRequest, GroupStatus, NodeStatus},
-    security::v1::{Access, Clearance},
+    security::v1::{Access, Clearance, WhoAmIRequest},
 };
 use tempfile::TempDir;
 
@@ -129,7 +129,7 @@ impl Cluster {
         self.nodes.iter().map(|node| node.caller(identity)).collect()
     }
 
-    /// Makes a certificate and registers it through the first node that runs.
+    /// Makes a certificate, registers it through the first node that runs, and waits until every running node knows it.
     ///
     /// # Errors
     /// The registration is refused.
@@ -146,7 +146,25 @@ impl Cluster {
             .register(&identity, clearance, grants)
             .await
             .with_context(|| format!("registering {name}"))?;
+        self.known_everywhere(&identity).await?;
         Ok(identity)
+    }
+
+    /// Waits until every running node has applied the registration of `identity`.
+    ///
+    /// # Errors
+    /// Not within [`HEAL_LIMIT`].
+    pub async fn known_everywhere(&mut self, identity: &Identity) -> Result<()> {
+        for at in self.running() {
+            let caller = self.nodes[at].caller(Some(identity))?;
+            eventually("a registered certificate is known", HEAL_LIMIT, async || {
+                let who = caller.security().who_am_i(WhoAmIRequest {}).await?.into_inner();
+                anyhow::ensure!(who.registered, "{} does not know it", who.node);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// The positions of the nodes whose processes run.

@@ -84,6 +84,7 @@ impl Call {
 #[derive(Debug)]
 struct Probe {
     start: Instant,
+    end: Instant,
     outcome: Result<(), Status>,
 }
 
@@ -148,7 +149,7 @@ fn prober(
         while !stop.load(Ordering::Relaxed) {
             let start = Instant::now();
             let outcome = call.make(&caller, target).await;
-            probes.push(Probe { start, outcome });
+            probes.push(Probe { start, end: Instant::now(), outcome });
         }
         probes
     })
@@ -178,7 +179,15 @@ fn judge(
         let cut = matches!(Decision::of(&probe.outcome), Decision::None(_));
         anyhow::ensure!(expected || cut, "{who}: answered {status:?}");
     }
-    anyhow::ensure!(told, "{who}: never told why, in {} calls", probes.len());
+    if let Some(last) = probes.last().filter(|_| !told) {
+        let (start, took) = (acknowledged.duration_since(last.start), last.end - last.start);
+        anyhow::bail!(
+            "{who}: never told why, in {} calls; the last started {start:?} before the acknowledgement, took {took:?} \
+             and was answered {:?}",
+            probes.len(),
+            last.outcome
+        );
+    }
     anyhow::ensure!(probes.iter().any(|probe| probe.outcome.is_ok()), "{who}: never let in");
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use cluster_tests::{
     caller::{Caller, granted, reason, request_id},
     cluster::Cluster,
-    identity::{Identity, package_entry},
+    identity::{Identity, node_params, package_entry},
 };
 use rookery_proto::security::v1::{
     Access, Clearance, EditCertificateRequest, GenerateCertificateRequest, GetCertificateRequest,
@@ -138,7 +138,7 @@ async fn an_operator_cannot_raise_or_touch_administrators(cluster: &mut Cluster)
     let reasons = &["MANAGE_FORBIDDEN", "CLEARANCE_TOO_LOW"];
     for clearance in [Clearance::ClusterAdmin, Clearance::ClusterNode] {
         refused(generate(&operator, "mole", clearance, &[]).await.map(drop), reasons)?;
-        let mole = Identity::new("mole")?;
+        let mole = Identity::signed("mole", &node_params("mole")?, &rcgen::KeyPair::generate()?)?;
         refused(operator.register(&mole, clearance, &[]).await, reasons)?;
     }
     let user = cluster.register("user", Clearance::User, &[]).await?;
@@ -199,6 +199,7 @@ async fn a_certificate_is_registered_once_and_never_by_upload_overwritten(
     let params = cluster_tests::identity::client_params("twin");
     let twin = Identity::signed("twin", &params, &key)?;
     admin.register(&twin, Clearance::Operator, &[]).await?;
+    cluster.known_everywhere(&twin).await?;
     let other = Identity::signed("twin", &params, &key)?;
     anyhow::ensure!(twin.leaf() != other.leaf(), "ECDSA signatures are random");
     for node in cluster.everywhere(Some(&other))? {

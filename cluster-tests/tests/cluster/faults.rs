@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use cluster_tests::{
+    caller::Caller,
     cluster::{Cluster, FAILOVER_LIMIT, HEAL_LIMIT},
     wait::eventually,
     workload::Load,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 /// Acknowledged writes after each event, so that the load is known to run.
 const PROGRESS: u64 = 50;
@@ -121,6 +122,32 @@ async fn a_leader_that_stood_still_serves_nothing_from_its_past() -> Result<()> 
     cluster.finish().await
 }
 
+/// A deadline as careful clients set it.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+fn in_time<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+fn unavailable(status: &Status) -> bool {
+    // Cancelled: this client's own deadline, in the moment of the server's answer.
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+}
+
+/// A read with a deadline; a refusal with the time it took.
+async fn read_in_time(caller: &Caller) -> Result<(), (Status, Duration)> {
+    let start = Instant::now();
+    let request = rookery_proto::document::v1::GetDocumentRequest {
+        database: "ledger".into(),
+        id: "a".into(),
+        stale_ok: false,
+    };
+    let outcome = caller.documents().get_document(in_time(request)).await;
+    outcome.map(drop).map_err(|status| (status, start.elapsed()))
+}
+
 #[tokio::test]
 async fn a_node_without_a_majority_answers_unavailable_and_serves_nothing() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
@@ -128,31 +155,32 @@ async fn a_node_without_a_majority_answers_unavailable_and_serves_nothing() -> R
     cluster.admin(0)?.put("ledger", "a", "{}").await?;
     cluster.nodes[1].kill()?;
     cluster.nodes[2].kill()?;
-    // What was fresh when the others died may still be served; soon nothing is.
     let alone = cluster.admin(0)?;
-    eventually("the lone node refuses", Duration::from_secs(5), async || {
-        let status = alone.get("ledger", "a").await.err().context("it served a read")?;
-        anyhow::ensure!(status.code() == Code::Unavailable, "{status:?}");
+    // What was fresh when the others died may be served for a moment; then nothing is.
+    eventually("the lone node refuses", HEAL_LIMIT, async || {
+        let (status, _) = read_in_time(&alone).await.err().context("it served a read")?;
+        anyhow::ensure!(unavailable(&status), "{status:?}");
         Ok(())
     })
     .await?;
-    for attempt in 0..5 {
-        let deadline = Duration::from_secs(2);
+    // Without a deadline it does not wait for better times either.
+    let start = Instant::now();
+    let status = alone.get("ledger", "a").await.err().context("it served a read")?;
+    let took = start.elapsed();
+    anyhow::ensure!(
+        status.code() == Code::Unavailable && took < Duration::from_secs(5),
+        "after {took:?}: {status:?}"
+    );
+    for attempt in 0..3 {
         let start = Instant::now();
-        let mut put = tonic::Request::new(cluster_tests::caller::put_request(
-            "ledger",
-            &format!("b{attempt}"),
-            "{}",
-        ));
-        put.set_timeout(deadline);
+        let id = format!("b{attempt}");
+        let put = in_time(cluster_tests::caller::put_request("ledger", &id, "{}"));
         let status = alone.documents().put_document(put).await.err().context("it took a write")?;
-        anyhow::ensure!(
-            matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
-            "{status:?}"
-        );
-        anyhow::ensure!(start.elapsed() < 2 * deadline, "it hung for {:?}", start.elapsed());
-        let status = alone.get("ledger", "a").await.err().context("it served a read")?;
-        anyhow::ensure!(status.code() == Code::Unavailable, "{status:?}");
+        anyhow::ensure!(unavailable(&status), "{status:?}");
+        anyhow::ensure!(start.elapsed() < 2 * DEADLINE, "it hung for {:?}", start.elapsed());
+        let (status, took) = read_in_time(&alone).await.err().context("it served a read")?;
+        anyhow::ensure!(unavailable(&status), "{status:?}");
+        anyhow::ensure!(took < 2 * DEADLINE, "it hung for {took:?}");
     }
     cluster.nodes[1].start()?;
     cluster.nodes[2].start()?;

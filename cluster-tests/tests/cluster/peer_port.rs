@@ -8,7 +8,7 @@ use cluster_tests::{
     caller::{put_request, request_id},
     cluster::{Cluster, HEAL_LIMIT},
     connection, contract,
-    identity::Identity,
+    identity::{Identity, node_params},
     wait::eventually,
 };
 use prost::Message as _;
@@ -157,7 +157,10 @@ async fn impostors(cluster: &mut Cluster) -> Result<Vec<(&'static str, Option<Id
     let operator = cluster.register("operator", Clearance::Operator, &[]).await?;
     let user = cluster.register("user", Clearance::User, &[("sales", Access::Admin)]).await?;
     // Registered with the clearance of a node, and yet no node.
-    let pretender = cluster.register("pretender", Clearance::ClusterNode, &[]).await?;
+    let params = node_params("pretender")?;
+    let pretender = Identity::signed("pretender", &params, &rcgen::KeyPair::generate()?)?;
+    cluster.admin(0)?.register(&pretender, Clearance::ClusterNode, &[]).await?;
+    cluster.known_everywhere(&pretender).await?;
     let stolen = cluster.nodes[1].identity.stolen_by(&user);
     Ok(vec![
         ("nobody", None),

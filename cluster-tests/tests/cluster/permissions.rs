@@ -158,13 +158,14 @@ fn rows() -> Vec<Row> {
     add("/grpc.health.v1.Health/", "Check", "", Public);
     for version in ["v1", "v1alpha"] {
         let service = format!("/grpc.reflection.{version}.ServerReflection/");
-        add(&service, "ServerReflectionInfo", "", Registered);
+        add(&service, "ServerReflectionInfo", version, Registered);
     }
     add("/rookery.document.v1.DocumentService/", "NoSuchMethod", "", Absent);
     rows
 }
 
-/// The encoded message of a row's call; certificates that it edits or deletes are registered first.
+/// The encoded message of a row's call; certificates that it edits or deletes are
+/// registered first, by an administrator on the same node.
 async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
     let unique = uuid::Uuid::new_v4().simple().to_string();
     let variant = row.variant.to_owned();
@@ -423,7 +424,7 @@ async fn every_rpc_is_decided_by_its_rule_and_alike_on_every_node() -> Result<()
         channels.insert(name, cluster.everywhere(people.get(name))?);
     }
     let mut problems = Vec::new();
-    let mut table = format!("{LEGEND}{:<42}", "");
+    let mut table = format!("{LEGEND}{:<46}", "");
     for name in CALLERS {
         write!(table, "{name:<20}")?;
     }
@@ -431,13 +432,13 @@ async fn every_rpc_is_decided_by_its_rule_and_alike_on_every_node() -> Result<()
     for row in rows() {
         let (service, method) =
             row.path.trim_start_matches('/').split_once('/').context("a path")?;
-        let service = service.rsplit('.').next().unwrap_or_default();
-        let label = format!("{}.{method} {}", service.trim_end_matches("Service"), row.variant);
-        write!(table, "{label:<42}")?;
+        let area = service.rsplit('.').next().unwrap_or_default().trim_end_matches("Service");
+        let label = format!("{area}.{method} {}", row.variant);
+        write!(table, "{label:<46}")?;
         for name in CALLERS {
             let mut cells = BTreeSet::new();
             for (at, caller) in channels[name].iter().enumerate() {
-                let messages = vec![message(&row, &admin).await?];
+                let messages = vec![message(&row, &cluster.admin(at)?).await?];
                 let outcome = contract::call(&caller.channel, &row.path, messages).await.map(drop);
                 if let Some(problem) = judge(&row, name, &outcome) {
                     problems
@@ -470,12 +471,9 @@ async fn a_caller_without_a_grant_cannot_tell_missing_from_forbidden(
             let mut seen = BTreeSet::new();
             for database in ["other", "absent"] {
                 let status = caller.get(database, "planted").await.err().context("was allowed")?;
-                let told = format!(
-                    "{:?} {} {:?}",
-                    status.code(),
-                    status.message(),
-                    status.get_error_details()
-                );
+                let info = status.get_details_error_info().context("no ErrorInfo")?;
+                let metadata: BTreeMap<_, _> = info.metadata.into_iter().collect();
+                let told = format!("{:?} {} {metadata:?}", status.code(), status.message());
                 seen.insert(told.replace(database, "DATABASE"));
             }
             anyhow::ensure!(seen.len() == 1, "{name} can tell them apart: {seen:#?}");
