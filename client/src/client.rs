@@ -216,7 +216,7 @@ impl Client {
                 }
                 self.note_failure(address, &ended);
                 ambiguous |= ended.is_ambiguous();
-                if let Attempt::Busy(_) = &ended {
+                if !ended.is_silence() {
                     told = Some(ended.clone());
                 }
                 let pause = self.pause(attempt, &ended, position + 1 < candidates.len());

@@ -303,7 +303,7 @@ impl Attempt {
     /// No node said anything.
     pub(crate) fn is_silence(&self) -> bool {
         match self {
-            Self::NotSent(_) | Self::Lost(_) => true,
+            Self::NotSent(failure) | Self::Lost(failure) => failure.reason.is_empty(),
             Self::Tls(_) | Self::Busy(_) | Self::Answered(_) => false,
         }
     }

@@ -6,6 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
+/// The name under which the consensus library logs.
+const ENGINE: &str = "openraft";
+
 /// Sends the events of this process to standard error. `RUST_LOG` is not read: the configuration decides.
 ///
 /// # Errors
@@ -28,8 +31,8 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
 /// group was stopped besides answering it. It is held to the errors of its core unless the configuration names it; that
 /// a peer is lost or back is told once, by the channel.
 fn directives(level: &str) -> Cow<'_, str> {
-    if level.contains("openraft") || matches!(level, "error" | "off") {
+    if level.contains(ENGINE) || matches!(level, "error" | "off") {
         return Cow::Borrowed(level);
     }
-    Cow::Owned(format!("{level},openraft=error,openraft::raft=off"))
+    Cow::Owned(format!("{level},{ENGINE}=error,{ENGINE}::raft=off"))
 }

@@ -83,6 +83,7 @@ impl Consensus {
             sentinel: parts.sentinel,
             on_fatal: parts.on_fatal,
             registry_changes: tokio::sync::watch::Sender::new(0),
+            vouched: super::Vouched::default(),
             last_stamp: std::sync::atomic::AtomicI64::new(0),
             tasks: tokio_util::task::TaskTracker::new(),
             stop: tokio_util::sync::CancellationToken::new(),
@@ -103,6 +104,7 @@ impl Consensus {
         self.refresh_channels();
         self.spawn(|this| async move { this.duties().await });
         self.spawn(|this| async move { this.keep_fresh().await });
+        self.spawn(|this| async move { this.learn_members().await });
         Ok(())
     }
 
@@ -572,17 +574,17 @@ impl Consensus {
     }
 
     /// Channels to exactly the other current members.
-    fn refresh_channels(&self) {
+    pub(super) fn refresh_channels(&self) {
         let registry = self.registry();
         let me = self.node_id();
         let members: BTreeMap<NodeId, Member> = if registry.is_formed() {
-            registry
-                .nodes()
-                .filter_map(|record| {
-                    let id = NodeId(record.id);
-                    Some((id, member_of(&registry, id)?))
-                })
-                .collect()
+            self.vouched.settle(&registry);
+            let mut members = self.vouched.all();
+            members.extend(registry.nodes().filter_map(|record| {
+                let id = NodeId(record.id);
+                Some((id, member_of(&registry, id)?))
+            }));
+            members
         } else {
             self.identity().peers.clone()
         };

@@ -16,7 +16,7 @@
 //! | `reads` | linearizable reads, many to a round |
 //! | `documents` | reads of documents, here or on a node that holds them |
 //! | `membership` | forming, bootstrapping, joining, leaving, handing over |
-//! | `peers` | the answers to peers |
+//! | `peers`, `vouched` | the answers to peers, and whom a node hears that was away |
 //! | `status` | what a person asks of a cluster |
 //!
 //! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
@@ -41,6 +41,7 @@ pub mod snapshot;
 pub mod state_machine;
 mod status;
 pub mod types;
+mod vouched;
 
 use std::{
     sync::{Arc, OnceLock, Weak, atomic::AtomicI64},
@@ -61,6 +62,7 @@ use self::{
     committer::Committer,
     freshness::{Freshness, Promises},
     groups::Groups,
+    vouched::Vouched,
 };
 use crate::{
     clock::Clock,
@@ -123,6 +125,7 @@ pub struct Consensus {
     sentinel: Arc<Sentinel>,
     on_fatal: Arc<dyn Fn(String) + Send + Sync>,
     registry_changes: watch::Sender<u64>,
+    vouched: Vouched,
     last_stamp: AtomicI64,
     tasks: TaskTracker,
     stop: CancellationToken,

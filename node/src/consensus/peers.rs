@@ -83,7 +83,7 @@ impl PeerHandler for Peers {
     }
 
     async fn status(&self) -> peer::StatusResponse {
-        peer::StatusResponse { status: Some(self.0.status_local()) }
+        peer::StatusResponse { status: Some(self.0.status_local()), members: self.0.vouch() }
     }
 
     fn snapshot_sink(&self, group: GroupId) -> Option<SnapshotSink> {
@@ -135,17 +135,27 @@ impl Consensus {
     fn still_member(&self, node: NodeId, thumbprint: &Thumbprint) -> bool {
         let registry = self.cluster.registry();
         if registry.is_formed() {
-            return registry
-                .member(thumbprint)
-                .is_some_and(|record| record.id == node.0 && !record.removed);
+            return match registry.member(thumbprint) {
+                Some(record) => record.id == node.0 && !record.removed,
+                None => self
+                    .vouched
+                    .find(node)
+                    .is_some_and(|member| member.thumbprint == thumbprint.as_bytes()),
+            };
         }
         self.identity.load().peers.get(&node).is_some_and(|m| m.thumbprint == thumbprint.as_bytes())
     }
 
-    fn is_any_member(&self, thumbprint: &Thumbprint) -> bool {
+    /// Whether a certificate is that of a current member, as far as this node knows or was told.
+    #[must_use]
+    pub fn is_any_member(&self, thumbprint: &Thumbprint) -> bool {
         let registry = self.cluster.registry();
         if registry.is_formed() {
-            return registry.member(thumbprint).is_some();
+            let known = registry.member(thumbprint).is_some() || self.vouched.holds(thumbprint);
+            if !known {
+                self.vouched.wanted.notify_one();
+            }
+            return known;
         }
         let identity = self.identity.load();
         identity.peers.values().any(|member| member.thumbprint == thumbprint.as_bytes())
@@ -155,8 +165,11 @@ impl Consensus {
     fn known_member(&self, id: NodeId) -> Option<(Vec<u8>, Vec<u8>)> {
         let registry = self.cluster.registry();
         if registry.is_formed() {
-            let record = registry.node(id).filter(|record| !record.removed)?;
-            return Some((record.thumbprint.clone(), record.incarnation.clone()));
+            if let Some(record) = registry.node(id) {
+                return Some((record.thumbprint.clone(), record.incarnation.clone()));
+            }
+            let member = self.vouched.find(id).filter(|_| !registry.is_removed(id))?;
+            return Some((member.thumbprint, member.incarnation));
         }
         let identity = self.identity.load();
         let member = identity.peers.get(&id)?;
