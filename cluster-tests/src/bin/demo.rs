@@ -360,8 +360,7 @@ async fn decisions(
     steps: &mut Steps,
 ) -> Result<()> {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.remove_style(comfy_table::TableComponent::HorizontalLines);
+    table.load_preset(comfy_table::presets::UTF8_BORDERS_ONLY);
     let mut header = vec!["".to_owned(), "database".to_owned()];
     header.extend(PEOPLE.iter().map(|(person, _)| (*person).to_owned()));
     table.set_header(header);
