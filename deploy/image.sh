@@ -17,8 +17,8 @@ CARGO_TARGET_DIR=$image_target RUSTFLAGS="-C target-feature=+crt-static -L nativ
 context=$image_target/context
 rm -rf "$context"
 mkdir -p "$context"
-# Named volumes take owner and mode from the folder they cover.
-mkdir -m 0700 "$context/empty"
+# Copied to every mount point: a named volume takes its owner from the folder it covers.
+mkdir "$context/empty"
 cp "$image_target/$triple/release/rookery" "$context/rookery"
 strip "$context/rookery"
 "$context/rookery" --version >/dev/null || { say "the static binary does not run"; exit 1; }
