@@ -99,6 +99,36 @@ async fn a_node_that_joins_by_snapshot_decides_and_holds_what_the_others_do() ->
 }
 
 #[tokio::test]
+async fn a_node_that_was_away_follows_a_leader_that_joined_meanwhile() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let away = (cluster.leader("cluster").await? + 1) % 3;
+    let via = usize::from(away == 0); // The node that makes the token: its certificate is pinned.
+    cluster.nodes[away].kill()?;
+    let fourth = start_passive(&mut cluster, "n4").await?;
+    let token = cluster.join_token(60).await?;
+    let output = cluster.join(fourth, via, &token).await?;
+    anyhow::ensure!(output.code == 0, "{output:?}");
+    cluster.ready().await?;
+    let id = cluster.status(fourth).await?.node.context("it knows itself")?.id;
+    eventually("the new node leads", HEAL_LIMIT, async || {
+        let leader = cluster.leader("cluster").await?;
+        if leader != fourth {
+            let transfer = cluster::TransferLeaderRequest { group: "cluster".into(), node_id: id };
+            cluster.admin(leader)?.cluster().transfer_leader(transfer).await?;
+        }
+        anyhow::ensure!(cluster.leader("cluster").await? == fourth, "not yet");
+        Ok(())
+    })
+    .await?;
+    // Its registry names three nodes; the leader is none of them.
+    cluster.nodes[away].start()?;
+    cluster.ready_within(HEAL_LIMIT).await?;
+    cluster.same_state().await?;
+    anyhow::ensure!(cluster.nodes[away].logged("vouches for a node"), "nobody had to vouch");
+    cluster.finish().await
+}
+
+#[tokio::test]
 async fn a_follower_that_missed_the_log_is_brought_up_by_snapshot() -> Result<()> {
     let mut cluster = Cluster::start_with(3, SNAPSHOT_SOON).await?;
     let admin = cluster.admin(0)?;

@@ -70,11 +70,14 @@ impl Consensus {
         read: Read,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let group = GroupId::from(permit.database());
-        match self.groups.find(group) {
-            Some(group) => self.read_here(&group, permit, read, deadline).await,
-            None => self.read_there(permit, read, deadline).await,
-        }
+        let group = self.groups.find(GroupId::from(permit.database()));
+        let work = async {
+            match group {
+                Some(group) => self.read_here(&group, permit, read, deadline).await,
+                None => self.read_there(permit, read, deadline).await,
+            }
+        };
+        self.while_it_stands(permit.database(), work).await
     }
 
     async fn read_here(

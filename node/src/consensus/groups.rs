@@ -325,6 +325,32 @@ impl Consensus {
         Ok(held)
     }
 
+    /// Does `work` on a database, and ends it when the database is deleted meanwhile: its group answers no more.
+    pub(super) async fn while_it_stands<T>(
+        &self,
+        id: DatabaseId,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let gone =
+            || Error::refused("NOT_FOUND", "the database was deleted while the call was under way");
+        let mut changes = self.registry_changes();
+        let deleted = async {
+            while !self.registry().was_deleted(id) {
+                if changes.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            result = work => result.map_err(|error| match self.registry().was_deleted(id) {
+                true => gone(),
+                false => error,
+            }),
+            () = deleted => Err(gone()),
+        }
+    }
+
     /// One round of read index: from openraft where this node leads, from the leader where not.
     async fn ask_read_index(&self, id: GroupId) -> Result<u64, Error> {
         let group = self.group(id)?;

@@ -80,7 +80,8 @@ impl Consensus {
             registry_revision: permit.revision(),
             command: Some(proposal::Command::Database(command)),
         };
-        self.propose(permit.author(), proposal, deadline).await
+        let work = self.propose(permit.author(), proposal, deadline);
+        self.while_it_stands(permit.database(), work).await
     }
 
     async fn propose(

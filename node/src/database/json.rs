@@ -87,7 +87,7 @@ impl Rule {
     /// Whether a limit was exceeded, rather than JSON written wrongly.
     #[must_use]
     pub fn is_limit(self) -> bool {
-        matches!(self, Self::Size | Self::Depth | Self::Members | Self::NameLength)
+        matches!(self, Self::Size | Self::Members | Self::NameLength)
     }
 }
 
