@@ -34,6 +34,7 @@ impl Applying<'_, '_> {
             id: settings.next_database_id,
             name: create.name.clone(),
             enabled: true,
+            founding_node_ids: node_ids.clone(),
             node_ids,
             created_unix_ms: self.entry.at.0,
             created_by: self.author(),

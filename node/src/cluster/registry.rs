@@ -166,7 +166,7 @@ impl Registry {
     }
 
     /// Nodes that are or were members.
-    pub(super) fn all_nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
+    pub fn all_nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
         self.nodes.values()
     }
 

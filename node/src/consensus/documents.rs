@@ -189,7 +189,11 @@ impl Consensus {
         for node in &record.node_ids {
             match self.forward_read(NodeId(*node), author, call.clone(), deadline).await {
                 Ok(bytes) => return decode_answer(&read, &bytes),
-                Err(error) if error.is_transient() || matches!(error, Error::Stale) => last = error,
+                Err(error)
+                    if error.is_transient() || matches!(error, Error::Stale | Error::Timeout) =>
+                {
+                    last = error;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -209,7 +213,7 @@ impl Consensus {
             deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
             call: Some(call),
         });
-        let answer = self.ask_peer(node, body, left.min(limits::DEADLINE_MAX)).await?;
+        let answer = self.ask_peer(node, body, left.min(limits::PEER_ANSWER_TIMEOUT)).await?;
         let channel_response::Body::Forward(response) = answer else {
             return Err(Error::unexpected_answer());
         };

@@ -260,8 +260,10 @@ impl Consensus {
             .collect();
         for id in &wanted {
             let group = GroupId::from(*id);
-            if self.groups.find(group).is_none() {
-                self.start_database(&registry, *id).await?;
+            if self.groups.find(group).is_none()
+                && let Err(error) = self.start_database(&registry, *id).await
+            {
+                tracing::error!(database = %id, %error, "a database cannot be started on this node");
             }
         }
         for id in self.held_databases()? {
@@ -284,7 +286,11 @@ impl Consensus {
             .filter_map(|id| Some((*id, member_of(registry, NodeId(*id))?)))
             .collect();
         // Every holder begins with the same membership, which openraft takes once; a group that already has a log
-        // keeps its own.
+        // keeps its own. A holder that comes after the first change of the nodes waits for the others instead: with
+        // another first membership it could lead an empty group of its own.
+        if record.node_ids != record.founding_node_ids {
+            return Ok(());
+        }
         match group.raft.initialize(members).await {
             Ok(()) => tracing::info!(database = %id, "database group starts"),
             Err(openraft::errors::RaftError::APIError(_)) => {}

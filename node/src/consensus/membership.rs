@@ -43,6 +43,10 @@ type Metrics = openraft::RaftMetrics<super::types::Types>;
 const DUTY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a forming node asks the others.
 const PROBE_INTERVAL: Duration = Duration::from_millis(300);
+/// How far behind a learner may be to become a voter, in entries.
+const LEARNER_LAG_MAX: u64 = 100;
+/// Longest wait for a change of a membership; it goes on, and is looked at again.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a graceful stop waits for another node to take over a group.
 const HAND_OVER: Duration = Duration::from_secs(3);
 
@@ -84,6 +88,8 @@ impl Consensus {
             on_fatal: parts.on_fatal,
             registry_changes: tokio::sync::watch::Sender::new(0),
             vouched: super::Vouched::default(),
+            taking_in: parking_lot::Mutex::default(),
+            becoming: tokio::sync::Mutex::new(()),
             last_stamp: std::sync::atomic::AtomicI64::new(0),
             tasks: tokio_util::task::TaskTracker::new(),
             stop: tokio_util::sync::CancellationToken::new(),
@@ -102,6 +108,7 @@ impl Consensus {
         self.open_channels();
         self.start_cluster_group().await?;
         self.refresh_channels();
+        self.initialize_if_first().await?;
         self.spawn(|this| async move { this.duties().await });
         self.spawn(|this| async move { this.keep_fresh().await });
         self.spawn(|this| async move { this.learn_members().await });
@@ -136,18 +143,19 @@ impl Consensus {
         name: String,
         deadline: Instant,
     ) -> Result<Arc<Registry>, Error> {
-        if self.identity().is_member() || self.formation.is_some() {
+        let _one_at_a_time = self.becoming.lock().await;
+        let identity = self.identity();
+        let begun = identity.peers.len() == 1 && !self.registry().is_formed();
+        if (identity.is_member() && !begun) || self.formation.is_some() {
             return Err(Error::refused(
                 "ALREADY_FORMED",
                 "this node belongs to a cluster, or is configured to form one with other nodes",
             ));
         }
-        let cluster_id = uuid::Uuid::now_v7().to_string();
-        let member = self.own_member();
-        self.become_member(cluster_id, NodeId(1), BTreeMap::from([(NodeId(1), member.clone())]))
-            .await?;
-        let group = self.group(GroupId::CLUSTER)?;
-        group.raft.initialize(BTreeMap::from([(1, member)])).await.map_err(stopped)?;
+        if !begun {
+            let members = BTreeMap::from([(NodeId(1), self.own_member())]);
+            self.become_member(uuid::Uuid::now_v7().to_string(), NodeId(1), members).await?;
+        }
         let administrators = vec![administrator_command(administrator, name)];
         self.propose_formation(administrators, deadline).await?;
         Ok(self.registry())
@@ -240,8 +248,7 @@ impl Consensus {
                      it anew with a token, from a configuration without a formation file"
                 )),
                 Probed::Ready(members) => {
-                    let lowest = members.keys().next() == Some(&id);
-                    if let Err(error) = self.take_part(&formation, id, members, lowest).await {
+                    if let Err(error) = self.become_member(formation.cluster_id, id, members).await {
                         tracing::error!(%error, "forming the cluster failed");
                         (self.on_fatal)(format!("forming the cluster failed: {error}"));
                     }
@@ -264,19 +271,17 @@ impl Consensus {
         });
     }
 
-    async fn take_part(
-        &self,
-        formation: &Formation,
-        id: NodeId,
-        members: BTreeMap<NodeId, Member>,
-        lowest: bool,
-    ) -> Result<(), Error> {
-        let voters: BTreeMap<u64, Member> =
-            members.iter().map(|(id, member)| (id.0, member.clone())).collect();
-        self.become_member(formation.cluster_id.clone(), id, members).await?;
-        if !lowest {
+    /// The founder with the lowest id begins the cluster group, with all founders as voters; a second time it is told
+    /// that the group has begun. Looked at in every start, because a crash may come before the first time.
+    async fn initialize_if_first(&self) -> Result<(), Error> {
+        let identity = self.identity();
+        let founder = identity.peers.keys().next() == Some(&identity.node_id);
+        let founded = self.formation.is_some() || identity.peers.len() == 1;
+        if !founder || !founded {
             return Ok(());
         }
+        let voters: BTreeMap<u64, Member> =
+            identity.peers.iter().map(|(id, member)| (id.0, member.clone())).collect();
         match self.group(GroupId::CLUSTER)?.raft.initialize(voters).await {
             Ok(()) | Err(openraft::errors::RaftError::APIError(_)) => Ok(()),
             Err(fatal) => Err(stopped(fatal)),
@@ -360,6 +365,8 @@ impl Consensus {
                 "this node belongs to a cluster, or is configured to form one with other nodes",
             ));
         }
+        let _one_at_a_time = self.becoming.lock().await;
+        let token_id_copy = token_id.clone();
         let request = JoinRequest {
             token_id,
             token_secret,
@@ -367,7 +374,7 @@ impl Consensus {
             client_address: self.config.advertise.client.clone(),
             peer_address: self.config.advertise.peer.clone(),
             incarnation: self.identity().incarnation.as_bytes().to_vec(),
-            request_id: String::new(),
+            request_id: join_request_id(&token_id_copy, self.identity().incarnation),
         };
         let asked = async {
             let connection = channel::connect(address, &self.tls, pin).await.map_err(|error| {
@@ -404,8 +411,29 @@ impl Consensus {
     async fn take_in(&self, group: &Group, registry: &Registry, id: NodeId) -> Result<(), Error> {
         let Some(member) = member_of(registry, id) else { return Ok(()) };
         tracing::info!(node = %id, "taking in a new member");
-        group.raft.add_learner(id.0, member, true).await.map_err(stopped)?;
-        self.promote(id).await
+        let added = group.raft.add_learner(id.0, member, false);
+        within(added).await?.map_err(stopped)?;
+        self.taking_in.lock().insert(id);
+        Ok(())
+    }
+
+    /// Promotes the nodes that this leader took in, once they have caught up.
+    async fn promote_caught_up(&self, group: &Group) -> Result<(), Error> {
+        let waiting: Vec<NodeId> = self.taking_in.lock().iter().copied().collect();
+        for id in waiting {
+            let caught_up = {
+                let metrics = group.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                let matched = metrics.replication.as_ref().and_then(|all| all.get(&id.0).cloned());
+                let matched = matched.flatten().map_or(0, |log_id| log_id.index);
+                matched > 0 && matched + LEARNER_LAG_MAX >= metrics.last_log_index.unwrap_or(0)
+            };
+            if caught_up {
+                self.promote(id).await?;
+                self.taking_in.lock().remove(&id);
+            }
+        }
+        Ok(())
     }
 
     // ---- roles ----
@@ -436,7 +464,7 @@ impl Consensus {
     ) -> Result<(), Error> {
         use openraft::errors::{ClientWriteError, RaftError};
         let group = self.group(group)?;
-        match group.raft.change_membership(change, retain).await {
+        match within(group.raft.change_membership(change, retain)).await? {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(Error::NotLeader),
             Err(RaftError::APIError(error)) => {
@@ -640,8 +668,10 @@ impl Consensus {
             return Ok(());
         }
         for group in self.groups.all() {
-            if group.is_leader() {
-                self.let_go(&group, &registry).await?;
+            if group.is_leader()
+                && let Err(error) = self.let_go(&group, &registry).await
+            {
+                tracing::info!(group = %group.id, %error, "removed nodes are still in the group");
             }
         }
         if cluster.is_leader() {
@@ -650,6 +680,7 @@ impl Consensus {
             if let Some(id) = new {
                 self.take_in(&cluster, &registry, NodeId(id)).await?;
             }
+            self.promote_caught_up(&cluster).await?;
         }
         Ok(())
     }
@@ -723,7 +754,7 @@ impl Consensus {
         let leader = group.leader().ok_or(Error::NoLeader)?;
         let (index, wall) = if leader == self.node_id() {
             self.note_leadership(GroupId::CLUSTER);
-            (group.reads.index(deadline).await?, self.clock.wall())
+            (self.lead_read_index(&group).await?, self.clock.wall())
         } else {
             let body = channel_request::Body::Freshness(FreshnessRequest {
                 applied_index: group.state.applied().0,
@@ -738,6 +769,7 @@ impl Consensus {
         group.wait_applied(index, deadline).await?;
         if self.registry().is_formed() {
             self.freshness.renew(t0, self.lease(), wall, heard);
+            self.vouched.expire(t0);
         }
         Ok(())
     }
@@ -858,6 +890,15 @@ fn administrator_command(der: Vec<u8>, name: String) -> PutCertificate {
     }
 }
 
+/// The same for every try of one folder with one token, so that a lost answer can be asked for again.
+fn join_request_id(token: &str, incarnation: Incarnation) -> String {
+    use sha2::{Digest as _, Sha256};
+    let digest = Sha256::new().chain_update(token).chain_update(incarnation.as_bytes()).finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(id).into_uuid().to_string()
+}
+
 fn join_refused(status: &tonic::Status) -> Error {
     if status.code() == tonic::Code::Unavailable {
         return Error::NoLeader;
@@ -866,6 +907,10 @@ fn join_refused(status: &tonic::Status) -> Error {
         return Error::Timeout;
     }
     Error::refused("JOIN_TOKEN_REFUSED", status.message())
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    tokio::time::timeout(CHANGE_TIMEOUT, work).await.map_err(|_| Error::Timeout)
 }
 
 fn stopped(error: impl std::fmt::Display) -> Error {

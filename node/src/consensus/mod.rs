@@ -126,6 +126,10 @@ pub struct Consensus {
     on_fatal: Arc<dyn Fn(String) + Send + Sync>,
     registry_changes: watch::Sender<u64>,
     vouched: Vouched,
+    /// Nodes that this leader added as learners and will promote.
+    taking_in: parking_lot::Mutex<std::collections::BTreeSet<NodeId>>,
+    /// Held while this node becomes a member.
+    becoming: tokio::sync::Mutex<()>,
     last_stamp: AtomicI64,
     tasks: TaskTracker,
     stop: CancellationToken,

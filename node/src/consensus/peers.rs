@@ -71,8 +71,13 @@ impl PeerHandler for Peers {
         Ok(peer::ConfirmResponse { applied_index: group.state.applied().0 })
     }
 
-    async fn forward(&self, _: NodeId, request: peer::ForwardRequest) -> peer::ForwardResponse {
+    async fn forward(&self, from: NodeId, request: peer::ForwardRequest) -> peer::ForwardResponse {
         use forward_response::Result as Answer;
+        if self.0.registry().node(from).is_none() {
+            return peer::ForwardResponse {
+                result: Some(Answer::Error(Error::NotLeader.to_peer())),
+            };
+        }
         let answer = match self.0.serve_forward(request).await {
             Ok(answer) => answer,
             Err(Error::Refused(refusal)) => Answer::Refused(*refusal),
@@ -185,9 +190,9 @@ impl Consensus {
         }
         self.note_leadership(GroupId::CLUSTER);
         self.promises.promise(from, received, self.lease());
-        // Through the rounds, so that the questions of all nodes share one confirmation.
-        let deadline = Instant::now() + limits::PEER_ANSWER_TIMEOUT;
-        let commit_index = group.reads.index(deadline).await?;
+        // Of this node's own leadership, or not at all: an index of another leader would come without that leader's
+        // promise.
+        let commit_index = self.lead_read_index(&group).await?;
         Ok(peer::FreshnessResponse { commit_index, leader_unix_ms: self.clock.wall().0 })
     }
 
@@ -204,6 +209,7 @@ impl Consensus {
         match request.call.ok_or_else(malformed)? {
             forward_request::Call::Propose(proposal) => {
                 decide_proposal(&fresh, &author, &proposal)?.map_err(|()| malformed())?;
+                enabled(&fresh, GroupId(proposal.group))?;
                 let applied =
                     self.propose_here(Author::Certificate(author), proposal, deadline).await?;
                 Ok(forward_response::Result::Applied(applied))
@@ -222,6 +228,7 @@ impl Consensus {
                     fresh.at,
                     fresh.registry.revision,
                 )?;
+                enabled(&fresh, GroupId::from(database))?;
                 let read = read.read.ok_or_else(malformed)?;
                 let bytes = self.serve_forwarded_read(&permit, read, deadline).await?;
                 Ok(forward_response::Result::Read(bytes))
@@ -259,6 +266,16 @@ impl Consensus {
             incarnation: identity.incarnation.as_bytes().to_vec(),
             known_incarnation: known.unwrap_or_default(),
         })
+    }
+}
+
+/// A disabled database answers no document call, by whichever way it comes.
+fn enabled(fresh: &Fresh, group: GroupId) -> Result<(), Error> {
+    let Some(id) = group.database() else { return Ok(()) };
+    match fresh.registry.database_by_id(id) {
+        Some(record) if record.enabled => Ok(()),
+        Some(_) => Err(Error::refused("DATABASE_DISABLED", "the database is disabled")),
+        None => Err(Error::refused("NOT_FOUND", "the database was deleted")),
     }
 }
 

@@ -16,6 +16,7 @@ use rookery_proto::{
     log::v1::{self as log, Applied, ClusterCommand, DatabaseCommand, Proposal, applied, proposal},
     peer::v1::{self as peer, ConfirmRequest, ForwardRequest, channel_request, channel_response},
 };
+use subtle::ConstantTimeEq as _;
 
 use super::{Consensus, Error, Group, types::CommandBytes};
 use crate::{
@@ -91,12 +92,19 @@ impl Consensus {
         deadline: Instant,
     ) -> Result<Applied, Error> {
         let mut sent = false;
+        let mut tries = 0;
         loop {
             let tried = self.try_propose(author, &proposal, deadline, &mut sent).await;
             let error = match tried {
                 Ok(applied) => return answer(applied),
                 Err(error) => error,
             };
+            // A try that was sent may be in the log, whatever became of the next one.
+            let error = match error {
+                Error::Stale | Error::Stopped(_) if tries > 0 && sent => Error::Timeout,
+                error => error,
+            };
+            tries += 1;
             let again = error.is_transient() || (sent && matches!(error, Error::Timeout));
             if !again {
                 return Err(error);
@@ -172,6 +180,7 @@ impl Consensus {
     ) -> Result<Applied, Error> {
         let group = self.group(GroupId(proposal.group))?;
         check(&proposal)?;
+        self.check_nodes(&group, &proposal, deadline).await?;
         let before = self.registry();
         let revoking = match &proposal.command {
             Some(proposal::Command::Cluster(command)) => {
@@ -232,6 +241,77 @@ impl Consensus {
         }
     }
 
+    /// What the log alone cannot judge of nodes that come and go. Apply judges the rest again.
+    async fn check_nodes(
+        &self,
+        group: &Group,
+        proposal: &Proposal,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        use log::cluster_command::Command;
+        let Some(proposal::Command::Cluster(command)) = &proposal.command else { return Ok(()) };
+        if let Some(Command::JoinNode(join)) = &command.command {
+            self.check_token(group, join, deadline).await?;
+        }
+        if let Some(Command::RemoveNode(remove)) = &command.command {
+            self.check_removal(NodeId(remove.node_id)).await?;
+        }
+        Ok(())
+    }
+
+    /// A join without a valid token is turned away before it reaches the log: anybody may try.
+    async fn check_token(
+        &self,
+        group: &Group,
+        join: &log::JoinNode,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        self.linearize_cluster(deadline).await?;
+        let joined = crate::names::Thumbprint::of(&join.certificate);
+        if self.registry().member(&joined).is_some_and(|node| node.incarnation == join.incarnation)
+        {
+            return Ok(()); // Asked again by a node whose answer was lost.
+        }
+        let tokens = group.state.read(cluster::join_tokens)?;
+        let now = self.clock.wall().0;
+        let valid = tokens.iter().any(|token| {
+            token.id == join.token_id
+                && bool::from(token.secret_digest.ct_eq(&join.secret_digest))
+                && now <= token.expires_unix_ms
+        });
+        if valid {
+            return Ok(());
+        }
+        let why =
+            "the join token is unknown, used, expired or wrong; ask an administrator for another";
+        Err(Error::refused("JOIN_TOKEN_REFUSED", why))
+    }
+
+    /// A removed node is cut off at once, so those that stay must be a majority of each group's voters without it.
+    async fn check_removal(&self, leaving: NodeId) -> Result<(), Error> {
+        let nodes = self.status_all().await;
+        let up: BTreeSet<u64> = nodes
+            .iter()
+            .filter(|status| status.reachable)
+            .filter_map(|status| status.node.as_ref().map(|node| node.id))
+            .filter(|id| *id != leaving.0)
+            .collect();
+        let groups = nodes.iter().flat_map(|status| &status.groups);
+        for group in groups.filter(|group| group.voters.contains(&leaving.0)) {
+            let staying = group.voters.iter().filter(|id| up.contains(id)).count();
+            if staying <= group.voters.len() / 2 {
+                let why = format!(
+                    "without node {leaving} only {staying} of {} voters of the group `{}` answer, which is no majority: \
+                     bring the others back first, demote the node (`rookery cluster demote`), or delete the database",
+                    group.voters.len(),
+                    group.group
+                );
+                return Err(Error::refused("NODE_IN_USE", why));
+            }
+        }
+        Ok(())
+    }
+
     /// The wall clock, but never earlier than a stamp before it.
     fn stamped(&self) -> i64 {
         let now = self.clock.wall().0;
@@ -249,8 +329,8 @@ impl Consensus {
         let me = self.node_id();
         let after = self.registry();
         let nodes: BTreeSet<NodeId> = before
-            .nodes()
-            .chain(after.nodes())
+            .all_nodes()
+            .chain(after.all_nodes())
             .map(|record| NodeId(record.id))
             .filter(|id| *id != me)
             .collect();
