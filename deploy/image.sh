@@ -17,8 +17,11 @@ CARGO_TARGET_DIR=$image_target RUSTFLAGS="-C target-feature=+crt-static -L nativ
 context=$image_target/context
 rm -rf "$context"
 mkdir -p "$context"
-# Copied to every mount point: a named volume takes its owner from the folder it covers.
-mkdir "$context/empty"
+# Mount points. Only folders below the copied one keep their mode.
+for folder in etc/rookery var/lib/rookery setup/ca setup/admin setup/n1 setup/n2 setup/n3; do
+  mkdir -p "$context/rootfs/$folder"
+  chmod 0700 "$context/rootfs/$folder"
+done
 cp "$image_target/$triple/release/rookery" "$context/rookery"
 strip "$context/rookery"
 "$context/rookery" --version >/dev/null || { say "the static binary does not run"; exit 1; }
