@@ -4,11 +4,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-/// Lines that are normal in every test that starts and stops nodes, each with its reason.
-const ALWAYS: &[(&str, &str)] = &[(
-    " openraft::",
-    "the library warns at every retry of a peer that is down and at every stop; what an operator must know of it is told by the node's own lines",
-)];
 /// Most lines of one log that are reported.
 const REPORTED_MAX: usize = 20;
 
@@ -19,10 +14,7 @@ const REPORTED_MAX: usize = 20;
 pub fn unexpected(log: &Path, expected: &[String]) -> Result<Vec<String>> {
     let bytes = std::fs::read(log).with_context(|| format!("reading {}", log.display()))?;
     let text = String::from_utf8_lossy(&bytes);
-    let known = |line: &str| {
-        expected.iter().any(|part| line.contains(part.as_str()))
-            || ALWAYS.iter().any(|(part, _)| line.contains(part))
-    };
+    let known = |line: &str| expected.iter().any(|part| line.contains(part.as_str()));
     Ok(text
         .lines()
         .enumerate()
