@@ -952,6 +952,7 @@ fn the_bytes_of_commands_and_records_are_as_they_were() {
         created_unix_ms: 2,
         created_by: vec![3],
         revision: 4,
+        founding_node_ids: vec![2],
     };
     let token = JoinTokenRecord {
         id: "t".into(),
@@ -998,7 +999,7 @@ const GOLDEN_COMMANDS: [&str; 11] = [
 const GOLDEN_RECORDS: [&str; 5] = [
     "10 = 0a0169100218032004",
     "1101 = 0a01011201021a016120012a04080110023003380440014805520106580760016808",
-    "120000000000000001 = 08011201641801220301ac0228023201033804",
+    "120000000000000001 = 08011201641801220301ac0228023201033804420102",
     "130000000000000001 = 080112016e1a01632201702a010232010338014005",
     "1474 = 0a0174120101180220032a0104",
 ];

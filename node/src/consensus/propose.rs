@@ -100,10 +100,8 @@ impl Consensus {
                 Err(error) => error,
             };
             // A try that was sent may be in the log, whatever became of the next one.
-            let error = match error {
-                Error::Stale | Error::Stopped(_) if tries > 0 && sent => Error::Timeout,
-                error => error,
-            };
+            let settled = !matches!(error, Error::Stale | Error::Stopped(_));
+            let error = if settled || tries == 0 || !sent { error } else { Error::Timeout };
             tries += 1;
             let again = error.is_transient() || (sent && matches!(error, Error::Timeout));
             if !again {
