@@ -303,10 +303,15 @@ impl Consensus {
 
     async fn drop_database(&self, id: DatabaseId) -> Result<(), Error> {
         let group = GroupId::from(id);
-        if let Some(running) = self.groups.remove(group)
-            && let Err(e) = running.raft.shutdown().await
-        {
-            tracing::warn!(database = %id, error = %e, "database group ended badly");
+        if let Some(running) = self.groups.remove(group) {
+            if let Err(e) = running.raft.shutdown().await {
+                tracing::warn!(database = %id, error = %e, "database group ended badly");
+            }
+            // What still applies holds the state; without its key it would fail and take the node along.
+            let patience = Instant::now() + Duration::from_secs(5);
+            while Arc::strong_count(&running.state) > 1 && Instant::now() < patience {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         tracing::info!(database = %id, "shredding a deleted database");
         // The key first: from here on nothing of the database can be read, whatever happens to its records.

@@ -488,6 +488,12 @@ impl Consensus {
         if !group.is_leader() {
             return Err(Error::NotLeader);
         }
+        if !group.raft.voter_ids().any(|voter| voter == to.0) {
+            return Err(Error::refused(
+                "FAILED_PRECONDITION",
+                format!("node {to} has no vote in this group, so it cannot lead it"),
+            ));
+        }
         group.raft.trigger().transfer_leader(to.0).await.map_err(stopped)?;
         let left = deadline.saturating_duration_since(Instant::now());
         let taken = |metrics: &Metrics| metrics.current_leader == Some(to.0);

@@ -21,9 +21,10 @@ use subtle::ConstantTimeEq as _;
 use super::{Consensus, Error, Group, types::CommandBytes};
 use crate::{
     authz::{Author, DatabasePermit, Permit},
+    certificates,
     cluster::{self, Registry},
     database, limits,
-    names::{GroupId, NodeId, RequestId},
+    names::{GroupId, NodeId, RequestId, Timestamp},
 };
 
 /// Version of `rookery.log.v1.Command` that this node writes.
@@ -257,7 +258,8 @@ impl Consensus {
         Ok(())
     }
 
-    /// A join without a valid token is turned away before it reaches the log: anybody may try.
+    /// A join without a valid token, or with an unfit certificate, is turned away before it reaches the log: anybody
+    /// may try.
     async fn check_token(
         &self,
         group: &Group,
@@ -278,7 +280,16 @@ impl Consensus {
                 && now <= token.expires_unix_ms
         });
         if valid {
-            return Ok(());
+            let unfit = |e: certificates::Refused| {
+                Error::refused("INVALID_ARGUMENT", format!("the node's certificate {e}"))
+            };
+            let parsed = certificates::parse(&join.certificate).map_err(unfit)?;
+            return certificates::check_registrable(
+                &parsed,
+                certificates::Usage::Node,
+                Timestamp(now),
+            )
+            .map_err(unfit);
         }
         let why =
             "the join token is unknown, used, expired or wrong; ask an administrator for another";

@@ -18,7 +18,6 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::{
     authz::ServerOperation,
-    certificates,
     cluster::Registry,
     consensus,
     edge::{
