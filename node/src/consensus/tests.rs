@@ -1,7 +1,6 @@
-//! Groups of real nodes over real TLS: they agree, fail over, and catch up.
+//! One group on several nodes of one process, with everything between them real: TLS, channels, logs, states, snapshots.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
-//! One group on several nodes of one process, with everything between them real: TLS, channels, logs, states, snapshots.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
