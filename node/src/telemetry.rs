@@ -28,11 +28,11 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
 }
 
 /// openraft warns of every message that an unreachable peer misses, and its handles and heartbeats log each call that
-/// comes after a group was stopped besides answering it. It is held to the errors of its core unless the configuration names it; that
-/// a peer is lost or back is told once, by the channel.
+/// comes after a group was stopped besides answering it. It is held to the errors of its core unless the configuration
+/// names it; that a peer is lost or back is told once, by the channel.
 fn directives(level: &str) -> Cow<'_, str> {
     if level.contains(ENGINE) || matches!(level, "error" | "off") {
         return Cow::Borrowed(level);
     }
-    Cow::Owned(format!("{level},{ENGINE}=error,{ENGINE}::raft=off"))
+    Cow::Owned(format!("{level},{ENGINE}=error,{ENGINE}::raft=off,{ENGINE}::core::heartbeat=off"))
 }
