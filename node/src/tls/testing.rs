@@ -1,5 +1,6 @@
-#![allow(clippy::unwrap_used)]
 //! Certificates for tests, made on the spot.
+
+#![allow(clippy::unwrap_used)]
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;

@@ -1,5 +1,6 @@
-#![allow(clippy::unwrap_used, clippy::panic)]
 //! Handshakes in memory: who gets through, who does not, and what is never skipped.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 

@@ -1,3 +1,5 @@
+//! The encrypted store with real files: what it keeps, what it refuses, and that nothing is readable.
+
 #![allow(clippy::unwrap_used, clippy::panic)]
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
 
