@@ -352,13 +352,22 @@ impl Consensus {
                 }
             }
         };
-        tokio::select! {
+        tokio::pin!(deleted);
+        let ended = tokio::select! {
             biased;
-            result = work => result.map_err(|error| match self.registry().was_deleted(id) {
-                true => gone(),
-                false => error,
-            }),
-            () = deleted => Err(gone()),
+            result = work => result,
+            () = &mut deleted => return Err(gone()),
+        };
+        match ended {
+            Err(_) if self.registry().was_deleted(id) => Err(gone()),
+            // Another node may have stopped the group of a deleted database before this node heard of the deletion.
+            Err(stopped @ Error::Stopped(_)) => {
+                match tokio::time::timeout(crate::limits::DELETION_NEWS_TIMEOUT, deleted).await {
+                    Ok(()) => Err(gone()),
+                    Err(_) => Err(stopped),
+                }
+            }
+            ended => ended,
         }
     }
 

@@ -275,7 +275,11 @@ fn enabled(fresh: &Fresh, group: GroupId) -> Result<(), Error> {
     match fresh.registry.database_by_id(id) {
         Some(record) if record.enabled => Ok(()),
         Some(_) => Err(Error::refused("DATABASE_DISABLED", "the database is disabled")),
-        None => Err(Error::refused("NOT_FOUND", "the database was deleted")),
+        None if fresh.registry.was_deleted(id) => {
+            Err(Error::refused("NOT_FOUND", "the database was deleted"))
+        }
+        // Created a moment ago, and not applied here yet: the asking node tries again.
+        None => Err(Error::NotLeader),
     }
 }
 
