@@ -25,10 +25,9 @@ use crate::{
     cluster::{self, Registry},
     database, limits,
     names::{GroupId, NodeId, RequestId, Timestamp},
+    results,
 };
 
-/// Version of `rookery.log.v1.Command` that this node writes.
-const COMMAND_VERSION: u32 = 1;
 /// Pause before the next try of a proposal whose leader is not known or not ready.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -227,7 +226,7 @@ impl Consensus {
             Author::Anonymous => (Vec::new(), String::new()),
         };
         log::Command {
-            version: COMMAND_VERSION,
+            version: results::COMMAND_VERSION,
             request_id: proposal.request_id,
             author,
             internal_reason,

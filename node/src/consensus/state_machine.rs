@@ -27,11 +27,9 @@ use super::{
 use crate::{
     limits,
     names::GroupId,
+    results::COMMAND_VERSION,
     storage::{self, Overlay, Read, Space},
 };
-
-/// The version of `log.v1.Command` that this program applies.
-pub const COMMAND_VERSION: u32 = 1;
 
 /// Why a state machine cannot go on; never the refusal of a command, which is a reply.
 #[derive(Debug, thiserror::Error)]

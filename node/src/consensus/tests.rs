@@ -24,12 +24,13 @@ use super::{
     peer_service,
     peer_tests::{Fake, Listener, incarnation, listen, peer_identity, until},
     snapshot::SnapshotData,
-    state_machine::{COMMAND_VERSION, Machine, MachineError, StateMachine},
+    state_machine::{Machine, MachineError, StateMachine},
     types::{CommandBytes, Member, Raft, snapshot_meta_to, vote_to},
 };
 use crate::{
     crypto::{Keyring, MasterKey},
     names::{GroupId, NodeId},
+    results::COMMAND_VERSION,
     storage::{self, Overlay, Read, Rocks, Space, Store},
     tls::testing::identity,
 };
