@@ -171,7 +171,7 @@ impl Registry {
     }
 
     pub(super) fn set_certificate(&mut self, record: CertificateRecord) -> Result<(), Error> {
-        let certificate = certificate(record)?;
+        let certificate = Certificate::try_from(record)?;
         let registration = &certificate.registration;
         let thumbprint = registration.thumbprint;
         if registration.clearance == Clearance::ClusterAdmin {
@@ -217,36 +217,40 @@ impl Registry {
     }
 }
 
-fn certificate(record: CertificateRecord) -> Result<Certificate, Error> {
-    let corrupt = |why: String| Error::corrupt("certificate", why);
-    let thumbprint =
-        Thumbprint::from_bytes(&record.thumbprint).map_err(|e| corrupt(e.to_string()))?;
-    let created_by = match record.created_by.as_slice() {
-        [] => None,
-        bytes => Some(Thumbprint::from_bytes(bytes).map_err(|e| corrupt(e.to_string()))?),
-    };
-    let grants = record.grants.iter().map(|grant| {
-        let access = Access::try_from(grant.access).map_err(|e| corrupt(e.to_string()))?;
-        Ok((DatabaseId(grant.database_id), access))
-    });
-    let registration = Registration {
-        thumbprint,
-        name: record.name,
-        clearance: Clearance::try_from(record.clearance).map_err(|e| corrupt(e.to_string()))?,
-        grants: grants.collect::<Result<_, Error>>()?,
-        not_before: Timestamp(record.not_before_unix_ms),
-        not_after: Timestamp(record.not_after_unix_ms),
-        disabled: record.disabled,
-        revision: record.revision,
-        node: (record.node_id != 0).then_some(NodeId(record.node_id)),
-        der: record.der.into(),
-    };
-    Ok(Certificate {
-        registration: Arc::new(registration),
-        created: Timestamp(record.created_unix_ms),
-        created_by,
-        generated: record.generated,
-    })
+impl TryFrom<CertificateRecord> for Certificate {
+    type Error = Error;
+
+    fn try_from(record: CertificateRecord) -> Result<Self, Error> {
+        let corrupt = |why: String| Error::corrupt("certificate", why);
+        let thumbprint =
+            Thumbprint::from_bytes(&record.thumbprint).map_err(|e| corrupt(e.to_string()))?;
+        let created_by = match record.created_by.as_slice() {
+            [] => None,
+            bytes => Some(Thumbprint::from_bytes(bytes).map_err(|e| corrupt(e.to_string()))?),
+        };
+        let grants = record.grants.iter().map(|grant| {
+            let access = Access::try_from(grant.access).map_err(|e| corrupt(e.to_string()))?;
+            Ok((DatabaseId(grant.database_id), access))
+        });
+        let registration = Registration {
+            thumbprint,
+            name: record.name,
+            clearance: Clearance::try_from(record.clearance).map_err(|e| corrupt(e.to_string()))?,
+            grants: grants.collect::<Result<_, Error>>()?,
+            not_before: Timestamp(record.not_before_unix_ms),
+            not_after: Timestamp(record.not_after_unix_ms),
+            disabled: record.disabled,
+            revision: record.revision,
+            node: (record.node_id != 0).then_some(NodeId(record.node_id)),
+            der: record.der.into(),
+        };
+        Ok(Self {
+            registration: Arc::new(registration),
+            created: Timestamp(record.created_unix_ms),
+            created_by,
+            generated: record.generated,
+        })
+    }
 }
 
 /// The certificates that may do less in `after` than in `before`: their connections and streams are to be closed.

@@ -32,7 +32,7 @@ use crate::{
         services::{page_size, page_start, propose, request_id, unexpected_outcome},
     },
     limits,
-    names::{CertificateName, DatabaseId, DatabaseName, Invalid, NodeId, Thumbprint, Timestamp},
+    names::{CertificateName, DatabaseId, DatabaseName, Thumbprint, Timestamp},
 };
 
 /// From here on a certificate is shown as expiring.
@@ -438,34 +438,7 @@ fn shown_record(
     registry: &Registry,
     at: Timestamp,
 ) -> Result<Certificate, Status> {
-    let found = registered(record)
+    let found = cluster::Certificate::try_from(record)
         .map_err(|why| convert::internal("The certificate's record could not be read", why))?;
     Ok(shown(&found, registry, at))
-}
-
-/// A record of the log as the registry holds it.
-fn registered(record: log::CertificateRecord) -> Result<cluster::Certificate, Invalid> {
-    let number =
-        |why: authz::UnknownNumber| Invalid { what: "certificate record", why: why.to_string() };
-    let grants = record.grants.iter().map(|grant| {
-        Ok((DatabaseId(grant.database_id), Access::try_from(grant.access).map_err(number)?))
-    });
-    let registration = Registration {
-        thumbprint: Thumbprint::from_bytes(&record.thumbprint)?,
-        name: record.name,
-        clearance: Clearance::try_from(record.clearance).map_err(number)?,
-        grants: grants.collect::<Result<_, Invalid>>()?,
-        not_before: Timestamp(record.not_before_unix_ms),
-        not_after: Timestamp(record.not_after_unix_ms),
-        disabled: record.disabled,
-        revision: record.revision,
-        node: (record.node_id != 0).then_some(NodeId(record.node_id)),
-        der: record.der.into(),
-    };
-    Ok(cluster::Certificate {
-        registration: Arc::new(registration),
-        created: Timestamp(record.created_unix_ms),
-        created_by: Thumbprint::from_bytes(&record.created_by).ok(),
-        generated: record.generated,
-    })
 }
