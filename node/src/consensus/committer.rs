@@ -155,6 +155,15 @@ impl Committer {
         queue.send(Queued { job, bytes, room }).await.map_err(|_| stopped())
     }
 
+    /// Waits until all that was queued before this call is written.
+    pub(super) async fn drained(&self) -> io::Result<()> {
+        let (written, heard) = tokio::sync::oneshot::channel();
+        let done: Done = Box::new(move |result| drop(written.send(result))); // Nobody may wait any more.
+        let (changes, mark) = (Vec::new(), Mark::None);
+        self.submit(Job { changes, durability: Durability::Buffered, mark, done }).await?;
+        heard.await.map_err(|_| io::Error::other("the committer has stopped"))?
+    }
+
     pub(super) fn cached_bytes(&self) -> &AtomicUsize {
         &self.cached_bytes
     }

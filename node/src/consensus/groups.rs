@@ -313,6 +313,8 @@ impl Consensus {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
+        // Likewise the entries and votes that openraft queued before it stopped: it queues none after.
+        self.committer.drained().await.map_err(|error| Error::Stopped(error.to_string()))?;
         tracing::info!(database = %id, "shredding a deleted database");
         // The key first: from here on nothing of the database can be read, whatever happens to its records.
         self.sentinel.forget(group)?;

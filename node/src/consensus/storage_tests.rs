@@ -397,6 +397,29 @@ async fn answers_come_in_the_order_of_the_jobs_and_only_some_need_a_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_queue_is_drained_loses_its_key_without_harm() {
+    let data = Data::new();
+    let watched = Watched::new(data.open());
+    let store: Arc<dyn Store> = Arc::clone(&watched) as Arc<dyn Store>;
+    let committer = committer(&store);
+    let mut log = LogStore::open(Arc::clone(&store), GROUP, Arc::clone(&committer)).unwrap();
+    append(&mut log, vec![blank(1, 0)]).await.unwrap();
+    watched.hold();
+    log.append([blank(1, 1)], IOFlushed::noop()).await.unwrap();
+    let mut drained = tokio::spawn({
+        let committer = Arc::clone(&committer);
+        async move { committer.drained().await }
+    });
+    let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut drained).await;
+    assert!(early.is_err(), "an entry still waits");
+    watched.release();
+    drained.await.unwrap().unwrap();
+    store.destroy_key(GROUP).unwrap();
+    committer.drained().await.unwrap();
+    assert_eq!(committer.failure(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_failed_write_is_final() {
     let data = Data::new();
     let watched = Watched::new(data.open());
