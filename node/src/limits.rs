@@ -188,3 +188,5 @@ pub const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How long a call whose group was stopped elsewhere waits for the news that its database was deleted.
 pub const DELETION_NEWS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the acknowledgement of a cluster command that only adds waits for nodes that have not applied it.
+pub const GRANT_KNOWN_WAIT: Duration = Duration::from_millis(500);

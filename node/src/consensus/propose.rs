@@ -187,8 +187,13 @@ impl Consensus {
             Some(proposal::Command::Database(_)) | None => false,
         };
         let applied = self.write_entry(&group, author, proposal, deadline).await?;
-        if revoking && !matches!(applied.outcome, Some(applied::Outcome::Refusal(_))) {
+        if matches!(applied.outcome, Some(applied::Outcome::Refusal(_))) {
+            return Ok(applied);
+        }
+        if revoking {
             self.wait_revoked(&before, applied.index, deadline).await?;
+        } else if group.id == GroupId::CLUSTER {
+            self.wait_known(applied.index, deadline).await;
         }
         Ok(applied)
     }
@@ -347,6 +352,20 @@ impl Consensus {
             .await
             .map_err(|_| Error::Timeout)?;
         Ok(())
+    }
+
+    /// What was given should work on whichever node is called next: waits for the nodes that answer, and not long for
+    /// those that do not. Nothing depends on it; what was taken away has `wait_revoked`.
+    async fn wait_known(&self, index: u64, deadline: Instant) {
+        let me = self.node_id();
+        let until = deadline.min(Instant::now() + limits::GRANT_KNOWN_WAIT);
+        let registry = self.registry();
+        let others = registry.nodes().map(|record| NodeId(record.id)).filter(|id| *id != me);
+        let asked = others.map(|node| {
+            let body = channel_request::Body::Confirm(ConfirmRequest { index });
+            self.ask_peer_until(node, body, until)
+        });
+        drop(join_all(asked).await); // A silent node hears of it with the log.
     }
 
     /// Until `node` has applied `index`, or every promise made to it has passed.
