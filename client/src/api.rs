@@ -45,6 +45,10 @@ request_ids!(
     security::UploadCertificateRequest,
     security::EditCertificateRequest,
     security::DeleteCertificateRequest,
+    security::CloneCertificateRequest,
+    security::DisableCertificateRequest,
+    security::EnableCertificateRequest,
+    security::PurgeCertificatesRequest,
     cluster::CreateJoinTokenRequest,
     cluster::RevokeJoinTokenRequest,
     cluster::JoinRequest,
@@ -156,6 +160,14 @@ methods!(security::security_service_client::SecurityServiceClient {
     edit_certificate(EditCertificateRequest) -> EditCertificateResponse;
     /// Deletes the registration.
     delete_certificate(DeleteCertificateRequest) -> DeleteCertificateResponse;
+    /// Generates a certificate with the rights of another one; its key is given once.
+    clone_certificate(CloneCertificateRequest) -> CloneCertificateResponse secret;
+    /// Switches a certificate off.
+    disable_certificate(DisableCertificateRequest) -> DisableCertificateResponse;
+    /// Switches a certificate on again.
+    enable_certificate(EnableCertificateRequest) -> EnableCertificateResponse;
+    /// Deletes expired certificates that the caller may delete.
+    purge_certificates(PurgeCertificatesRequest) -> PurgeCertificatesResponse;
     /// Tells who the caller is.
     who_am_i(WhoAmIRequest) -> WhoAmIResponse;
 });

@@ -49,6 +49,16 @@ pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const DATABASE_NAME_BYTES_MAX: usize = 128;
 /// Longest certificate name in characters.
 pub const CERTIFICATE_NAME_CHARS_MAX: usize = 128;
+/// Longest note on a certificate in characters.
+pub const NOTE_CHARS_MAX: usize = 1_024;
+/// Longest owner of a certificate in characters.
+pub const OWNER_CHARS_MAX: usize = 128;
+/// Most certificates of one entry: a primary and its secondaries.
+pub const ENTRY_CERTIFICATES_MAX: usize = 16;
+/// Most entries that one purge changes.
+pub const PURGED_MAX: usize = 1_000;
+/// Most entries that a list sorts; where more may pass its filters, it walks them in their order instead.
+pub const LIST_SORTED_MAX: usize = 4_096;
 /// Most grants of one certificate.
 pub const GRANTS_MAX: usize = 1_000;
 /// Most databases of a cluster.

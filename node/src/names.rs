@@ -71,6 +71,9 @@ number_display!(Timestamp, NodeId, DatabaseId, GroupId);
 pub struct Thumbprint([u8; 32]);
 
 impl Thumbprint {
+    /// The one before all others.
+    pub const FIRST: Self = Self([0; 32]);
+
     /// The thumbprint of a certificate in DER.
     #[must_use]
     pub fn of(der: &[u8]) -> Self {
@@ -118,25 +121,83 @@ impl FromStr for Thumbprint {
 
     /// Takes 64 hex digits in either case, with colons or blanks between them.
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        const WHAT: &str = "thumbprint";
-        let text = text.trim_start_matches('\u{feff}');
-        if text.len() > 256 {
-            return Err(Invalid::new(WHAT, "is too long; 64 hex digits are expected"));
-        }
-        let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ' | '-')).collect();
-        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Invalid::new(WHAT, "must be 64 hex digits"));
-        }
+        let digits = thumbprint_digits(text)?;
         match digits.len() {
             64 => {
-                let bytes = hex::decode(&digits).map_err(|e| Invalid::new(WHAT, e.to_string()))?;
-                Self::from_bytes(&bytes)
+                let bytes = hex::decode(&digits);
+                Self::from_bytes(&bytes.map_err(|e| Invalid::new(THUMBPRINT, e.to_string()))?)
             }
-            40 => Err(Invalid::new(
-                WHAT,
-                "is SHA-1 (40 hex digits); give the SHA-256 thumbprint (64 hex digits)",
-            )),
-            n => Err(Invalid::new(WHAT, format!("must be 64 hex digits, not {n}"))),
+            40 => Err(sha1_given()),
+            n => Err(Invalid::new(THUMBPRINT, format!("must be 64 hex digits, not {n}"))),
+        }
+    }
+}
+
+const THUMBPRINT: &str = "thumbprint";
+
+fn sha1_given() -> Invalid {
+    let why = "is SHA-1 (40 hex digits); give the SHA-256 thumbprint (64 hex digits)";
+    Invalid::new(THUMBPRINT, why)
+}
+
+/// The hex digits of a thumbprint as people copy it, in lower case.
+fn thumbprint_digits(text: &str) -> Result<String, Invalid> {
+    let text = text.trim_start_matches('\u{feff}');
+    if text.len() > 256 {
+        return Err(Invalid::new(THUMBPRINT, "is too long; 64 hex digits are expected"));
+    }
+    let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ' | '-')).collect();
+    if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Invalid::new(THUMBPRINT, "must be 64 hex digits"));
+    }
+    Ok(digits.to_ascii_lowercase())
+}
+
+/// The beginning of a thumbprint: 1 to 64 hex digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThumbprintPrefix(String);
+
+impl ThumbprintPrefix {
+    /// Whether a thumbprint begins so.
+    #[must_use]
+    pub fn begins(&self, thumbprint: &Thumbprint) -> bool {
+        let (from, to) = self.bounds();
+        (from..=to).contains(thumbprint)
+    }
+
+    /// The first and the last thumbprint that begin so.
+    #[must_use]
+    pub fn bounds(&self) -> (Thumbprint, Thumbprint) {
+        let padded = |with: u8| {
+            let mut digits = [with; 64];
+            for (place, digit) in self.0.bytes().take(64).enumerate() {
+                digits[place] = digit;
+            }
+            let mut bytes = [0; 32];
+            let _ = hex::decode_to_slice(digits, &mut bytes); // Hex digits, by construction.
+            Thumbprint(bytes)
+        };
+        (padded(b'0'), padded(b'f'))
+    }
+
+    /// The digits, in lower case.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ThumbprintPrefix {
+    type Err = Invalid;
+
+    /// Takes hex digits in either case, with colons or blanks between them.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let digits = thumbprint_digits(text)?;
+        match digits.len() {
+            0 => Err(Invalid::new(THUMBPRINT, "must not be empty")),
+            40 => Err(sha1_given()),
+            1..=64 => Ok(Self(digits)),
+            n => Err(Invalid::new(THUMBPRINT, format!("has at most 64 hex digits, not {n}"))),
         }
     }
 }
@@ -362,6 +423,29 @@ impl CertificateName {
         plain_text(WHAT, text, limits::CERTIFICATE_NAME_CHARS_MAX * 4)?;
         Ok(Self(text.to_owned()))
     }
+}
+
+/// Checks a note on a certificate: may be empty, at most 1,024 characters, no control characters.
+///
+/// # Errors
+/// The first rule that the text breaks.
+pub fn check_note(text: &str) -> Result<(), Invalid> {
+    remark("note", text, limits::NOTE_CHARS_MAX)
+}
+
+/// Checks who answers for a certificate: may be empty, at most 128 characters, no control characters.
+///
+/// # Errors
+/// The first rule that the text breaks.
+pub fn check_owner(text: &str) -> Result<(), Invalid> {
+    remark("owner", text, limits::OWNER_CHARS_MAX)
+}
+
+fn remark(what: &'static str, text: &str, chars_max: usize) -> Result<(), Invalid> {
+    if text.chars().count() > chars_max {
+        return Err(Invalid::new(what, format!("must not be longer than {chars_max} characters")));
+    }
+    plain_text(what, text, chars_max * 4)
 }
 
 impl NodeName {

@@ -11,8 +11,12 @@
 //! | ... edit | yes | not the last one's clearance | yes | not the last one's clearance | no |
 //! | ... delete | yes | not the last | yes | no | no |
 //! | ... disable | yes | not the last | no | no | no |
-//! | Operator: generate, upload, edit, delete, disable | yes | no | no | edit the name | no |
+//! | ... enable | yes | yes | yes | no | no |
+//! | Operator: generate, upload, edit, delete, disable, enable | yes | no | no | edit the name | no |
 //! | User: any | no | no | no | no | no |
+//!
+//! The whole table is printed in `certificates_rules/matrix.golden.txt`. An upload over a registered certificate is held
+//! to the rules of an edit, a purge to those of a deletion, a clone to those of a generation.
 
 use crate::authz::{Clearance, Denied, DeniedReason, ServerOperation};
 
@@ -29,12 +33,14 @@ pub enum Action {
     Delete,
     /// Switch the record off.
     Disable,
+    /// Switch the record on again.
+    Enable,
 }
 
 impl Action {
     /// All actions.
-    pub const ALL: [Self; 5] =
-        [Self::Generate, Self::Upload, Self::Edit, Self::Delete, Self::Disable];
+    pub const ALL: [Self; 6] =
+        [Self::Generate, Self::Upload, Self::Edit, Self::Delete, Self::Disable, Self::Enable];
 
     /// The word for people.
     #[must_use]
@@ -45,6 +51,7 @@ impl Action {
             Self::Edit => "edit",
             Self::Delete => "delete",
             Self::Disable => "disable",
+            Self::Enable => "enable",
         }
     }
 }
@@ -58,7 +65,9 @@ pub struct Target {
     pub requested: Option<Clearance>,
     /// Whether an edit sets the grants.
     pub sets_grants: bool,
-    /// Whether it is the certificate of the caller.
+    /// Whether an edit sets note or owner.
+    pub sets_remarks: bool,
+    /// Whether it is the entry of the certificate of the caller.
     pub is_self: bool,
     /// Whether no other enabled, unexpired Cluster Admin certificate is registered.
     pub is_last_cluster_admin: bool,
@@ -74,6 +83,15 @@ impl Target {
             .into_iter()
             .flatten()
             .any(|clearance| !Clearance::Operator.covers(clearance))
+    }
+
+    /// Whether callers would take clearance from themselves, which they could not give back.
+    #[must_use]
+    pub fn weakens_the_caller(&self) -> bool {
+        let (Some(current), Some(requested)) = (self.clearance, self.requested) else {
+            return false;
+        };
+        self.is_self && !requested.covers(current)
     }
 
     /// Whether the clearance would become another one.
@@ -94,8 +112,8 @@ pub fn operation(action: Action, target: &Target) -> ServerOperation {
         (Action::Edit, false) => ServerOperation::EditCertificate,
         (Action::Delete, true) => ServerOperation::DeleteAdminCertificate,
         (Action::Delete, false) => ServerOperation::DeleteCertificate,
-        (Action::Disable, true) => ServerOperation::DisableAdminCertificate,
-        (Action::Disable, false) => ServerOperation::DisableCertificate,
+        (Action::Disable | Action::Enable, true) => ServerOperation::DisableAdminCertificate,
+        (Action::Disable | Action::Enable, false) => ServerOperation::DisableCertificate,
     }
 }
 
@@ -116,6 +134,7 @@ pub fn decide(actor: Clearance, action: Action, target: &Target) -> Result<(), D
         Action::Edit => asked.edit(),
         Action::Delete => asked.delete(),
         Action::Disable => asked.disable(),
+        Action::Enable => asked.enable(),
     }
 }
 
@@ -172,8 +191,9 @@ impl Asked<'_> {
     fn edit(&self) -> Result<(), Denied> {
         self.not_a_members("edit")?;
         let target = self.target;
-        let rights = target.changes_clearance() || target.sets_grants;
-        if target.is_self && self.actor == Clearance::Operator && rights {
+        let more_than_name =
+            target.changes_clearance() || target.sets_grants || target.sets_remarks;
+        if target.is_self && self.actor == Clearance::Operator && more_than_name {
             return Err(self.denied(
                 DeniedReason::OwnCertificate,
                 "B3.own",
@@ -206,6 +226,11 @@ impl Asked<'_> {
             ));
         }
         self.not_the_last("disable")
+    }
+
+    fn enable(&self) -> Result<(), Denied> {
+        self.not_ones_own("enable")?;
+        self.not_a_members("enable")
     }
 
     fn requested(&self) -> Result<(), Denied> {
@@ -296,250 +321,4 @@ impl Asked<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use Clearance::{ClusterAdmin, ClusterNode, Operator, User};
-
-    const NONE: Target = Target {
-        clearance: None,
-        requested: None,
-        sets_grants: false,
-        is_self: false,
-        is_last_cluster_admin: false,
-        is_current_member: false,
-    };
-
-    fn answer(actor: Clearance, action: Action, target: Target) -> &'static str {
-        match decide(actor, action, &target) {
-            Ok(()) => "Y",
-            Err(denied) => {
-                assert!(denied.message.ends_with('.'), "{}", denied.message);
-                assert_eq!(denied.have, format!("{actor} clearance"));
-                denied.reason.code()
-            }
-        }
-    }
-
-    /// The targets of the columns User, Operator, ClusterAdmin, ClusterNode: new ones for generate and upload.
-    fn column(action: Action, clearance: Clearance) -> Target {
-        match action {
-            Action::Generate | Action::Upload => Target { requested: Some(clearance), ..NONE },
-            Action::Edit | Action::Delete | Action::Disable => {
-                Target { clearance: Some(clearance), ..NONE }
-            }
-        }
-    }
-
-    /// Part B.3 of the specification, cell by cell: actors, action, then the targets User, Operator, ClusterAdmin,
-    /// ClusterNode.
-    #[test]
-    fn every_cell_of_actor_action_and_target() {
-        const NO: &str = "MANAGE_FORBIDDEN";
-        const LOW: &str = "CLEARANCE_TOO_LOW";
-        const ADMINS: &[Clearance] = &[ClusterAdmin, ClusterNode];
-        type Cells = (&'static [Clearance], Action, [&'static str; 4]);
-        let table: &[Cells] = &[
-            (ADMINS, Action::Generate, ["Y", "Y", "Y", NO]),
-            (ADMINS, Action::Upload, ["Y", "Y", "Y", "Y"]),
-            (ADMINS, Action::Edit, ["Y", "Y", "Y", "Y"]),
-            (ADMINS, Action::Delete, ["Y", "Y", "Y", "Y"]),
-            (ADMINS, Action::Disable, ["Y", "Y", "Y", NO]),
-            (&[Operator], Action::Generate, ["Y", "Y", NO, NO]),
-            (&[Operator], Action::Upload, ["Y", "Y", NO, NO]),
-            (&[Operator], Action::Edit, ["Y", "Y", NO, NO]),
-            (&[Operator], Action::Delete, ["Y", "Y", NO, NO]),
-            (&[Operator], Action::Disable, ["Y", "Y", NO, NO]),
-            (&[User], Action::Generate, [LOW; 4]),
-            (&[User], Action::Upload, [LOW; 4]),
-            (&[User], Action::Edit, [LOW; 4]),
-            (&[User], Action::Delete, [LOW; 4]),
-            (&[User], Action::Disable, [LOW; 4]),
-        ];
-        let mut seen = BTreeSet::new();
-        for (actors, action, cells) in table {
-            for actor in *actors {
-                seen.insert((actor.title(), action.word()));
-                for (clearance, cell) in Clearance::ALL.into_iter().zip(cells) {
-                    let got = answer(*actor, *action, column(*action, clearance));
-                    assert_eq!(got, *cell, "{actor} {action:?} {clearance}");
-                }
-            }
-        }
-        assert_eq!(seen.len(), Clearance::ALL.len() * Action::ALL.len(), "a row is missing");
-    }
-
-    /// The columns "self" and "loaded server cert", the last Cluster Admin, and the lines of part A24 on certificates.
-    #[test]
-    fn every_special_case() {
-        const NO: &str = "MANAGE_FORBIDDEN";
-        const OWN: &str = "OWN_CERTIFICATE";
-        const LAST: &str = "LAST_CLUSTER_ADMIN";
-        const LOW: &str = "CLEARANCE_TOO_LOW";
-        let is = |clearance| Target { clearance: Some(clearance), ..NONE };
-        let own = |clearance| Target { is_self: true, ..is(clearance) };
-        let to = |target: Target, requested| Target { requested: Some(requested), ..target };
-        let last = |target: Target| Target { is_last_cluster_admin: true, ..target };
-        let member = Target { is_current_member: true, ..is(ClusterNode) };
-        let grants = |target: Target| Target { sets_grants: true, ..target };
-        use Action::{Delete, Disable, Edit, Generate, Upload};
-        let table: &[(&str, Clearance, Action, Target, &str)] = &[
-            // Oneself.
-            ("an admin renames itself", ClusterAdmin, Edit, own(ClusterAdmin), "Y"),
-            ("an admin demotes itself", ClusterAdmin, Edit, to(own(ClusterAdmin), User), "Y"),
-            (
-                "the last admin demotes itself",
-                ClusterAdmin,
-                Edit,
-                to(last(own(ClusterAdmin)), User),
-                LAST,
-            ),
-            ("the last admin renames itself", ClusterAdmin, Edit, last(own(ClusterAdmin)), "Y"),
-            (
-                "the last admin stays what it is",
-                ClusterAdmin,
-                Edit,
-                to(last(own(ClusterAdmin)), ClusterAdmin),
-                "Y",
-            ),
-            ("an admin deletes itself", ClusterAdmin, Delete, own(ClusterAdmin), OWN),
-            ("the last admin deletes itself", ClusterAdmin, Delete, last(own(ClusterAdmin)), OWN),
-            ("an admin disables itself", ClusterAdmin, Disable, own(ClusterAdmin), OWN),
-            ("a node deletes itself", ClusterNode, Delete, own(ClusterNode), OWN),
-            ("an operator renames itself", Operator, Edit, own(Operator), "Y"),
-            (
-                "an operator renames itself, saying its clearance",
-                Operator,
-                Edit,
-                to(own(Operator), Operator),
-                "Y",
-            ),
-            ("an operator grants itself", Operator, Edit, grants(own(Operator)), OWN),
-            ("an operator demotes itself", Operator, Edit, to(own(Operator), User), OWN),
-            ("an operator raises itself", Operator, Edit, to(own(Operator), ClusterAdmin), NO),
-            ("an operator makes itself a node", Operator, Edit, to(own(Operator), ClusterNode), NO),
-            ("an operator deletes itself", Operator, Delete, own(Operator), OWN),
-            ("an operator disables itself", Operator, Disable, own(Operator), OWN),
-            ("a user renames itself", User, Edit, own(User), LOW),
-            ("a user raises itself", User, Edit, to(own(User), Operator), LOW),
-            ("a user deletes itself", User, Delete, own(User), LOW),
-            // Operators and what is above them, by the requested or the current clearance.
-            ("an operator makes an operator", Operator, Generate, to(NONE, Operator), "Y"),
-            ("an operator generates a node", Operator, Generate, to(NONE, ClusterNode), NO),
-            ("an operator uploads an admin", Operator, Upload, to(NONE, ClusterAdmin), NO),
-            ("an operator uploads a node", Operator, Upload, to(NONE, ClusterNode), NO),
-            (
-                "an operator uploads an admin's as user",
-                Operator,
-                Upload,
-                to(is(ClusterAdmin), User),
-                NO,
-            ),
-            (
-                "an operator uploads a node's as user",
-                Operator,
-                Upload,
-                to(is(ClusterNode), User),
-                NO,
-            ),
-            ("an operator demotes an admin", Operator, Edit, to(is(ClusterAdmin), User), NO),
-            ("an operator demotes a node", Operator, Edit, to(is(ClusterNode), Operator), NO),
-            ("an operator raises a user to operator", Operator, Edit, to(is(User), Operator), "Y"),
-            ("an operator raises a user to admin", Operator, Edit, to(is(User), ClusterAdmin), NO),
-            (
-                "an operator raises an operator to node",
-                Operator,
-                Edit,
-                to(is(Operator), ClusterNode),
-                NO,
-            ),
-            ("an operator demotes an operator", Operator, Edit, to(is(Operator), User), "Y"),
-            ("an operator grants a user", Operator, Edit, grants(is(User)), "Y"),
-            ("an operator deletes an operator", Operator, Delete, is(Operator), "Y"),
-            ("an operator purges an admin", Operator, Delete, is(ClusterAdmin), NO),
-            ("an operator deletes the last admin", Operator, Delete, last(is(ClusterAdmin)), NO),
-            ("an operator deletes a member's", Operator, Delete, member, NO),
-            // The last Cluster Admin.
-            ("a node deletes the last admin", ClusterNode, Delete, last(is(ClusterAdmin)), LAST),
-            ("a node disables the last admin", ClusterNode, Disable, last(is(ClusterAdmin)), LAST),
-            (
-                "a node demotes the last admin",
-                ClusterNode,
-                Edit,
-                to(last(is(ClusterAdmin)), Operator),
-                LAST,
-            ),
-            (
-                "a node makes the last admin a node",
-                ClusterNode,
-                Edit,
-                to(last(is(ClusterAdmin)), ClusterNode),
-                LAST,
-            ),
-            (
-                "a node uploads the last admin's as user",
-                ClusterNode,
-                Upload,
-                to(last(is(ClusterAdmin)), User),
-                LAST,
-            ),
-            ("an admin deletes another admin", ClusterAdmin, Delete, is(ClusterAdmin), "Y"),
-            // Node certificates of members.
-            ("an admin deletes a member's", ClusterAdmin, Delete, member, NO),
-            ("an admin disables a member's", ClusterAdmin, Disable, member, NO),
-            ("an admin edits a member's", ClusterAdmin, Edit, member, NO),
-            ("an admin uploads a member's again", ClusterAdmin, Upload, to(member, User), NO),
-            ("an admin deletes a former member's", ClusterAdmin, Delete, is(ClusterNode), "Y"),
-            // Nothing is assumed, and a generated certificate is new.
-            ("no clearance is asked for", ClusterAdmin, Generate, NONE, NO),
-            ("no clearance is given", ClusterAdmin, Upload, NONE, NO),
-            ("one that is there is generated", ClusterAdmin, Generate, to(is(User), User), NO),
-        ];
-        for (words, actor, action, target, expected) in table {
-            assert_eq!(answer(*actor, *action, *target), *expected, "{words}");
-        }
-    }
-
-    /// No combination of an Operator's call touches or yields power above Operator.
-    #[test]
-    fn operators_reach_nothing_above_operator_by_any_route() {
-        let maybe = [None, Some(User), Some(Operator), Some(ClusterAdmin), Some(ClusterNode)];
-        let flags = [false, true];
-        let mut refused = 0;
-        for action in Action::ALL {
-            for clearance in maybe {
-                for requested in maybe {
-                    for (is_self, sets_grants) in
-                        flags.into_iter().flat_map(|a| flags.map(|b| (a, b)))
-                    {
-                        let target = Target { clearance, requested, is_self, sets_grants, ..NONE };
-                        let above = [clearance, requested]
-                            .contains(&Some(ClusterAdmin))
-                            .max([clearance, requested].contains(&Some(ClusterNode)));
-                        if above {
-                            refused += 1;
-                            assert!(
-                                decide(Operator, action, &target).is_err(),
-                                "{action:?} {target:?}"
-                            );
-                        }
-                        assert!(decide(User, action, &target).is_err(), "{action:?} {target:?}");
-                    }
-                }
-            }
-        }
-        assert_eq!(refused, 5 * 16 * 4);
-    }
-
-    #[test]
-    fn the_operation_follows_the_stronger_clearance() {
-        let above = Target { clearance: Some(User), requested: Some(ClusterNode), ..NONE };
-        let below = Target { clearance: Some(User), requested: Some(Operator), ..NONE };
-        for action in Action::ALL {
-            assert_eq!(operation(action, &above).rule().clearance(), Some(ClusterAdmin));
-            assert_eq!(operation(action, &below).rule().clearance(), Some(Operator));
-        }
-    }
-}
+mod tests;

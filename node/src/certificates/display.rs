@@ -30,6 +30,12 @@ pub(super) fn push_escaped(shown: &mut String, c: char) {
     }
 }
 
+/// Whether a text holds a character that nobody sees, or that changes how its neighbours are shown.
+#[must_use]
+pub fn is_misleading(text: &str) -> bool {
+    text.chars().any(is_dangerous)
+}
+
 /// Control characters, and what Unicode has that is invisible or changes how its neighbours are shown.
 fn is_dangerous(c: char) -> bool {
     c.is_control()

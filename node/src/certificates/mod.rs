@@ -25,7 +25,7 @@ mod registrable;
 mod secret;
 mod upload;
 
-pub use display::escape;
+pub use display::{escape, is_misleading};
 pub use issue::{IssueRequest, Issued, issue_ca, issue_client, issue_node};
 pub use package::{PackageContents, file_stem, package, password};
 pub use parse::{Parsed, parse};
@@ -61,9 +61,9 @@ pub enum Refused {
     /// A text without a certificate.
     #[error("no certificate was found; give one as PEM (-----BEGIN CERTIFICATE-----) or as DER")]
     NoCertificate,
-    /// A text with several.
-    #[error("{0} certificates were found; give the one leaf certificate, without its chain")]
-    SeveralCertificates(usize),
+    /// More certificates than one entry has.
+    #[error("{0} certificates were found; one entry has at most {max}", max = limits::ENTRY_CERTIFICATES_MAX)]
+    TooManyCertificates(usize),
     /// A PKCS#12 file.
     #[error(
         "this is a PKCS#12 file (.pfx, .p12); take the certificate out of it with `openssl pkcs12 -in FILE -clcerts \

@@ -421,9 +421,9 @@ proptest::proptest! {
     #[test]
     fn no_bytes_are_a_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600)) {
         let _ = parse(&bytes);
-        let _ = from_upload(&bytes);
+        let _ = from_upload(&bytes, None);
         let certificate = [vec![0x30, 0x82, 2, 0], bytes].concat();
-        let _ = from_upload(&certificate);
+        let _ = from_upload(&certificate, None);
     }
 }
 
@@ -477,7 +477,7 @@ fn text_from_outside_cannot_move_colour_hide_or_turn() {
 }
 
 #[test]
-fn an_upload_is_one_certificate_and_no_key() {
+fn an_upload_is_certificates_and_no_key() {
     let der = own(|_| ());
     let other = own(|_| ());
     let key = KeyPair::generate().unwrap();
@@ -486,7 +486,11 @@ fn an_upload_is_one_certificate_and_no_key() {
     let encrypted =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let windows = certificate.replace('\n', "\r\n");
-    let dropped = |private_key_dropped| Ok(Upload { der: der.clone(), private_key_dropped });
+    let found = |certificates: &[&Vec<u8>], private_key_dropped| {
+        let certificates = certificates.iter().map(|der| (*der).clone()).collect();
+        Ok(Upload { certificates, authorities_skipped: 0, private_key_dropped })
+    };
+    let dropped = |private_key_dropped| found(&[&der], private_key_dropped);
     let pfx = {
         let issued = issue_ca(&request("pfx")).unwrap();
         let secret = Secret::new("pfx".to_owned());
@@ -506,7 +510,12 @@ fn an_upload_is_one_certificate_and_no_key() {
         (
             "two",
             format!("{certificate}{}", certificate_pem(&other)).into_bytes(),
-            Err(Refused::SeveralCertificates(2)),
+            found(&[&der, &other], false),
+        ),
+        (
+            "too many",
+            certificate.repeat(limits::ENTRY_CERTIFICATES_MAX + 1).into_bytes(),
+            Err(Refused::TooManyCertificates(limits::ENTRY_CERTIFICATES_MAX + 1)),
         ),
         ("key alone", plain_key.clone().into_bytes(), Err(Refused::PrivateKey)),
         ("encrypted key alone", encrypted.as_bytes().to_vec(), Err(Refused::PrivateKey)),
@@ -529,11 +538,11 @@ fn an_upload_is_one_certificate_and_no_key() {
         ),
     ];
     for (words, bytes, expected) in table {
-        let found = from_upload(&bytes);
+        let found = from_upload(&bytes, None);
         assert_eq!(found, expected, "{words}");
     }
     let damaged = certificate.replacen("MII", "M!I", 1);
-    assert!(from_upload(damaged.as_bytes()).is_err());
+    assert!(from_upload(damaged.as_bytes(), None).is_err());
 }
 
 fn request(name: &str) -> IssueRequest {
@@ -704,7 +713,7 @@ fn a_package_holds_all_that_its_holder_needs_for_their_eyes_only() {
     assert!(entries.values().all(|(mode, _)| mode & 0o777 == 0o600), "{entries:?}");
     let text = |name: &str| String::from_utf8(entries[name].1.clone()).unwrap();
 
-    assert_eq!(from_upload(text("alice.crt").as_bytes()).unwrap().der, client.der);
+    assert_eq!(from_upload(text("alice.crt").as_bytes(), None).unwrap().certificates[0], client.der);
     assert_eq!(text("alice.key"), client.key_pem.expose());
     let context: toml::Table = toml::from_str(&text("context.toml")).unwrap();
     assert_eq!(context["name"].as_str(), Some("alice"));

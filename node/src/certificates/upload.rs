@@ -1,4 +1,4 @@
-//! One certificate out of what somebody uploaded, PEM or DER; private keys are dropped.
+//! The certificates of what somebody uploaded, PEM or DER; private keys are dropped.
 
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -11,17 +11,19 @@ use crate::{
 /// What an upload held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
-    /// The certificate.
-    pub der: Vec<u8>,
+    /// Leaf certificates in DER, the primary first; at least one.
+    pub certificates: Vec<Vec<u8>>,
+    /// CA certificates that were in it and were passed over.
+    pub authorities_skipped: usize,
     /// Whether a private key was in it too, which was dropped and zeroized.
     pub private_key_dropped: bool,
 }
 
-/// Takes exactly one certificate from PEM or DER. The caller zeroizes `bytes`, which may hold a private key.
+/// Takes the certificates out of PEM or DER. The caller zeroizes `bytes`, which may hold a private key.
 ///
 /// # Errors
-/// None or several certificates, PKCS#12, a private key alone, or what [`parse`] refuses.
-pub fn from_upload(bytes: &[u8]) -> Result<Upload, Refused> {
+/// No certificate or too many, PKCS#12, a private key alone, or what [`parse`] refuses.
+pub fn from_upload(bytes: &[u8], _password: Option<&str>) -> Result<Upload, Refused> {
     bounded(bytes, limits::UPLOAD_BYTES_MAX)?;
     if bytes.first() == Some(&0x30) {
         return from_der(bytes);
@@ -31,7 +33,11 @@ pub fn from_upload(bytes: &[u8]) -> Result<Upload, Refused> {
 
 fn from_der(bytes: &[u8]) -> Result<Upload, Refused> {
     match parse(bytes) {
-        Ok(parsed) => Ok(Upload { der: parsed.der, private_key_dropped: false }),
+        Ok(parsed) => Ok(Upload {
+            certificates: vec![parsed.der],
+            authorities_skipped: 0,
+            private_key_dropped: false,
+        }),
         Err(Refused::Malformed(_) | Refused::NotCanonical(_) | Refused::TooLarge { .. })
             if is_pkcs12(bytes) =>
         {
@@ -56,12 +62,16 @@ fn from_pem(bytes: &[u8]) -> Result<Upload, Refused> {
                 .contains(&kind);
         body.zeroize();
     }
-    match (certificates.pop(), certificates.len()) {
-        (Some(der), 0) => Ok(Upload { der: parse(&der)?.der, private_key_dropped }),
-        (Some(_), others) => Err(Refused::SeveralCertificates(others + 1)),
-        (None, _) if private_key_dropped => Err(Refused::PrivateKey),
-        (None, _) => Err(Refused::NoCertificate),
+    if certificates.is_empty() {
+        let refused = if private_key_dropped { Refused::PrivateKey } else { Refused::NoCertificate };
+        return Err(refused);
     }
+    if certificates.len() > limits::ENTRY_CERTIFICATES_MAX {
+        return Err(Refused::TooManyCertificates(certificates.len()));
+    }
+    let parsed = certificates.iter().map(|der| Ok(parse(der)?.der));
+    let certificates = parsed.collect::<Result<_, Refused>>()?;
+    Ok(Upload { certificates, authorities_skipped: 0, private_key_dropped })
 }
 
 /// Sections that the PEM reader passes over, such as encrypted keys, are private keys too.

@@ -1,26 +1,23 @@
 //! `rookery cert`: who is known, and what they may do.
 
-use std::{
-    io::Read as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod generate;
+mod list;
+mod upload;
+
+use std::{io::Read as _, path::Path};
 
 use clap::{Args, Subcommand};
 use rookery_client::proto::security::v1 as proto;
+use serde_json::json;
 
 use super::{
-    ClearanceArg, Column, Failed, Result, Row, Session, clearance_name,
-    contexts::Place,
-    duration, grant, grants,
-    output::{Format, column, time, wide},
+    ClearanceArg, Failed, Result, Row, Session, clearance_name, grant, grants,
+    output::{Format, time},
 };
-use crate::{certificates::file_stem, names::Thumbprint};
+use crate::names::Thumbprint;
 
 /// Largest certificate file that is sent.
 const UPLOAD_BYTES_MAX: u64 = 256 * 1024;
-/// Certificates a page.
-const PAGE_SIZE: u32 = 500;
 
 /// Name, clearance and permissions: kept by the cluster, not in the certificate.
 #[derive(Debug, Args)]
@@ -33,70 +30,46 @@ pub(super) struct Rights {
     databases: Vec<proto::Grant>,
 }
 
+/// What administrators remark; it decides nothing.
+#[derive(Debug, Args)]
+pub(super) struct Remarks {
+    /// A remark, up to 1,024 characters
+    #[arg(long)]
+    note: Option<String>,
+    /// Who answers for it, such as a team or a mail address
+    #[arg(long)]
+    owner: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// List certificates
-    List {
-        /// Only this clearance
-        #[arg(long, value_enum)]
-        clearance: Option<ClearanceArg>,
-        /// Only certificates with access to this database
-        #[arg(long)]
-        db: Option<String>,
-        /// Only names that contain this
-        #[arg(long)]
-        name: Option<String>,
-        /// Only certificates that expire within this time
-        #[arg(long, value_parser = duration, value_name = "30d")]
-        expiring: Option<Duration>,
-    },
-    /// Show one certificate
+    List(list::List),
+    /// Show one certificate; a secondary shows its primary
     Show {
         /// SHA-256 thumbprint
         thumbprint: Thumbprint,
     },
     /// Make a key and a certificate, register it, and write the package; the key is kept nowhere else
-    Generate {
-        /// What it is called
-        name: String,
-        #[command(flatten)]
-        rights: Rights,
-        /// How long it is valid
-        #[arg(long, value_parser = duration, value_name = "365d")]
-        ttl: Option<Duration>,
-        /// File with the password of the PFX; one is made and shown once where none is given
-        #[arg(long, value_name = "FILE")]
-        password_file: Option<PathBuf>,
-        /// Where to write the package
-        #[arg(long, value_name = "ZIP")]
-        out: Option<PathBuf>,
-    },
-    /// Register the public part of an existing certificate
-    Upload {
-        /// PEM or DER; `-` is standard input
-        file: PathBuf,
-        /// What it is called
-        #[arg(long)]
-        name: String,
-        #[command(flatten)]
-        rights: Rights,
-    },
-    /// Change name, clearance or permissions
-    Edit {
+    Generate(generate::Generate),
+    /// Register the public part of existing certificates: one file is one entry
+    Upload(upload::Upload),
+    /// Make a new certificate with clearance, permissions, note and owner of another one
+    Clone(generate::Clone),
+    /// Change name, clearance, permissions, note or owner
+    Edit(Edit),
+    /// Switch a certificate off: it is refused everywhere until it is enabled again
+    Disable {
         /// SHA-256 thumbprint
         thumbprint: Thumbprint,
-        /// New name
+        /// Only where the registration still has this etag
         #[arg(long)]
-        name: Option<String>,
-        /// New clearance
-        #[arg(long, value_enum)]
-        clearance: Option<ClearanceArg>,
-        /// All grants it is to have, in place of those it has
-        #[arg(long = "db", value_parser = grant, value_name = "NAME:ACCESS", value_delimiter = ',')]
-        databases: Vec<proto::Grant>,
-        /// Take all grants away
-        #[arg(long, conflicts_with = "databases")]
-        no_db: bool,
+        etag: Option<String>,
+    },
+    /// Switch a disabled certificate on again
+    Enable {
+        /// SHA-256 thumbprint
+        thumbprint: Thumbprint,
         /// Only where the registration still has this etag
         #[arg(long)]
         etag: Option<String>,
@@ -106,153 +79,152 @@ pub(super) enum Verb {
         /// SHA-256 thumbprint
         thumbprint: Thumbprint,
     },
+    /// Delete the registrations of all expired certificates that you may delete
+    Purge,
 }
 
-const COLUMNS: &[Column] = &[
-    column("name"),
-    column("short"),
-    column("clearance"),
-    column("databases"),
-    column("state"),
-    column("expires"),
-    wide("thumbprint"),
-    wide("issuer"),
-    wide("key_algorithm"),
-    wide("created"),
-    wide("created_by"),
-];
+/// What is not given stays as it is.
+#[derive(Debug, Args)]
+pub(super) struct Edit {
+    /// SHA-256 thumbprint
+    thumbprint: Thumbprint,
+    /// New name
+    #[arg(long)]
+    name: Option<String>,
+    /// New clearance
+    #[arg(long, value_enum)]
+    clearance: Option<ClearanceArg>,
+    /// All grants it is to have, in place of those it has
+    #[arg(long = "db", value_parser = grant, value_name = "NAME:ACCESS", value_delimiter = ',')]
+    databases: Vec<proto::Grant>,
+    /// Take all grants away
+    #[arg(long, conflicts_with = "databases")]
+    no_db: bool,
+    #[command(flatten)]
+    remarks: Remarks,
+    /// Only where the registration still has this etag
+    #[arg(long)]
+    etag: Option<String>,
+    /// Go ahead where this takes clearance from the certificate in use
+    #[arg(long)]
+    confirm_self_demotion: bool,
+}
 
 impl Verb {
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {
         match self {
-            Self::List { clearance, db, name, expiring } => {
-                let filter = proto::ListCertificatesRequest {
-                    page_size: PAGE_SIZE,
-                    page_token: String::new(),
-                    clearance: clearance.map_or(0, i32::from),
-                    database: db.unwrap_or_default(),
-                    name_contains: name.unwrap_or_default(),
-                };
-                list(session, filter, expiring).await
-            }
+            Self::List(list) => list.run(session).await,
             Self::Show { thumbprint } => {
-                let request = proto::GetCertificateRequest { thumbprint: thumbprint.to_string() };
-                let answer = session.client()?.get_certificate(request).await?;
-                show(session, answer.certificate)
+                let certificate = get(session, &thumbprint).await?;
+                show(session, Some(certificate))
             }
-            Self::Generate { name, rights, ttl, password_file, out } => {
-                let password = password_file.as_deref().map(password).transpose()?;
-                let request = proto::GenerateCertificateRequest {
-                    name,
-                    clearance: rights.clearance.into(),
-                    grants: rights.databases,
-                    lifetime_seconds: ttl.map_or(0, |ttl| ttl.as_secs()),
-                    password: password.unwrap_or_default(),
-                    request_id: String::new(),
-                };
-                generate(session, request, out).await
-            }
-            Self::Upload { file, name, rights } => {
-                let request = proto::UploadCertificateRequest {
-                    name,
-                    clearance: rights.clearance.into(),
-                    grants: rights.databases,
-                    certificate: read_bounded(&file)?,
-                    request_id: String::new(),
-                };
-                let answer = session.client()?.upload_certificate(request).await?;
-                if answer.private_key_dropped {
-                    super::message("warning: the file held a private key; it was sent and dropped");
-                }
-                show(session, answer.certificate)
-            }
-            Self::Edit { thumbprint, name, clearance, databases, no_db, etag } => {
-                let request = proto::EditCertificateRequest {
+            Self::Generate(generate) => generate.run(session).await,
+            Self::Upload(upload) => upload.run(session).await,
+            Self::Clone(clone) => clone.run(session).await,
+            Self::Edit(edit) => edit.run(session).await,
+            Self::Disable { thumbprint, etag } => disable(session, &thumbprint, etag).await,
+            Self::Enable { thumbprint, etag } => {
+                let request = proto::EnableCertificateRequest {
                     thumbprint: thumbprint.to_string(),
-                    name: name.unwrap_or_default(),
-                    clearance: clearance.map_or(0, i32::from),
-                    set_grants: no_db || !databases.is_empty(),
-                    grants: databases,
                     expected_etag: etag.unwrap_or_default(),
                     request_id: String::new(),
                 };
-                let answer = session.client()?.edit_certificate(request).await?;
+                let answer = session.client()?.enable_certificate(request).await?;
                 show(session, answer.certificate)
             }
             Self::Delete { thumbprint } => delete(session, thumbprint).await,
+            Self::Purge => purge(session).await,
         }
     }
 }
 
-async fn list(
-    session: &mut Session,
-    mut filter: proto::ListCertificatesRequest,
-    expiring: Option<Duration>,
-) -> Result<()> {
-    let client = session.client()?;
-    let until = expiring.map(|within| {
-        let within = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
-        jiff::Timestamp::now().as_millisecond().saturating_add(within)
-    });
-    let mut rows = Vec::new();
-    loop {
-        let page = client.list_certificates(filter.clone()).await?;
-        let kept = |c: &&proto::Certificate| until.is_none_or(|until| c.not_after_unix_ms <= until);
-        rows.extend(page.certificates.iter().filter(kept).map(row));
-        if page.next_page_token.is_empty() || page.next_page_token == filter.page_token {
-            break;
-        }
-        filter.page_token = page.next_page_token;
+impl Edit {
+    async fn run(self, session: &mut Session) -> Result<()> {
+        let request = proto::EditCertificateRequest {
+            thumbprint: self.thumbprint.to_string(),
+            name: self.name.unwrap_or_default(),
+            clearance: self.clearance.map_or(0, i32::from),
+            set_grants: self.no_db || !self.databases.is_empty(),
+            grants: self.databases,
+            expected_etag: self.etag.unwrap_or_default(),
+            request_id: String::new(),
+            note: self.remarks.note,
+            owner: self.remarks.owner,
+            confirm_self_demotion: self.confirm_self_demotion,
+        };
+        let answer = session.client()?.edit_certificate(request).await?;
+        show(session, answer.certificate)
     }
-    session.out.list(COLUMNS, "thumbprint", &rows)
 }
 
-async fn generate(
+async fn get(session: &Session, thumbprint: &Thumbprint) -> Result<proto::Certificate> {
+    let request = proto::GetCertificateRequest { thumbprint: thumbprint.to_string() };
+    Ok(session.client()?.get_certificate(request).await?.certificate.unwrap_or_default())
+}
+
+async fn disable(
     session: &mut Session,
-    request: proto::GenerateCertificateRequest,
-    out: Option<PathBuf>,
+    thumbprint: &Thumbprint,
+    etag: Option<String>,
 ) -> Result<()> {
-    // Where the package goes is settled before a key is made that would otherwise be lost.
-    let out = out.unwrap_or_else(|| free_path(&file_stem(&request.name)));
-    let place = Place::take(&out)?;
-    let answer = session.client()?.generate_certificate(request).await?;
-    let package = zeroize::Zeroizing::new(answer.package);
-    let certificate = answer.certificate.unwrap_or_default();
-    let described = row(&certificate).with("package", place.display());
-    place.fill(&package)?;
-    let described = if answer.password.is_empty() {
-        described
-    } else {
-        super::message("The password of the PFX in the package is shown this once.");
-        described.with("password", answer.password)
+    let certificate = get(session, thumbprint).await?;
+    let what = format!("This switches off the certificate{}", with_secondaries(&certificate));
+    session.confirm(&what, &certificate.name)?;
+    let request = proto::DisableCertificateRequest {
+        thumbprint: thumbprint.to_string(),
+        expected_etag: etag.unwrap_or_default(),
+        request_id: String::new(),
     };
-    session.out.one("thumbprint", &described)
-}
-
-/// A file of this name in the current folder; never one that exists.
-fn free_path(stem: &str) -> PathBuf {
-    (0..1000)
-        .map(|n| if n == 0 { format!("{stem}.zip") } else { format!("{stem}-{n}.zip") })
-        .map(PathBuf::from)
-        .find(|path| !path.exists())
-        .unwrap_or_else(|| PathBuf::from(format!("{stem}-{}.zip", uuid::Uuid::now_v7())))
+    let answer = session.client()?.disable_certificate(request).await?;
+    show(session, answer.certificate)
 }
 
 async fn delete(session: &mut Session, thumbprint: Thumbprint) -> Result<()> {
-    let client = session.client()?;
-    let request = proto::GetCertificateRequest { thumbprint: thumbprint.to_string() };
-    let certificate = client.get_certificate(request).await?.certificate.unwrap_or_default();
-    session.confirm("This deletes the registration of the certificate", &certificate.name)?;
+    let certificate = get(session, &thumbprint).await?;
+    let secondaries = with_secondaries(&certificate);
+    let what = format!("This deletes the registration of the certificate{secondaries}");
+    session.confirm(&what, &certificate.name)?;
     let request = proto::DeleteCertificateRequest {
         thumbprint: thumbprint.to_string(),
         request_id: String::new(),
     };
-    client.delete_certificate(request).await?;
+    session.client()?.delete_certificate(request).await?;
     let row = Row::new()
         .with("thumbprint", thumbprint.to_string())
         .with("name", certificate.name)
         .with("deleted", true);
     session.out.one("thumbprint", &row)
+}
+
+/// Deletes until nothing is left that the caller may delete; each call of the cluster is bounded.
+async fn purge(session: &mut Session) -> Result<()> {
+    session.confirm("This deletes the registrations of all expired certificates", "expired")?;
+    let client = session.client()?;
+    let mut thumbprints = Vec::new();
+    let kept = loop {
+        let answer = client.purge_certificates(proto::PurgeCertificatesRequest::default()).await?;
+        let nothing = answer.thumbprints.is_empty();
+        thumbprints.extend(answer.thumbprints);
+        if !answer.more || nothing {
+            break answer.kept;
+        }
+    };
+    if kept > 0 {
+        super::message(&format!("{kept} expired certificates are not yours to delete"));
+    }
+    let row = Row::new()
+        .with("purged", thumbprints.len())
+        .with("kept", kept)
+        .with("thumbprints", thumbprints);
+    session.out.one("thumbprints", &row)
+}
+
+fn with_secondaries(certificate: &proto::Certificate) -> String {
+    match certificate.secondaries.len() {
+        0 => String::new(),
+        1 => " and its secondary".to_owned(),
+        several => format!(" and its {several} secondaries"),
+    }
 }
 
 fn show(session: &mut Session, certificate: Option<proto::Certificate>) -> Result<()> {
@@ -270,6 +242,7 @@ fn show(session: &mut Session, certificate: Option<proto::Certificate>) -> Resul
 pub(super) fn row(certificate: &proto::Certificate) -> Row {
     let c = certificate.clone();
     let short = c.thumbprint.get(..12).unwrap_or_default().to_owned();
+    let secondaries: Vec<_> = c.secondaries.iter().map(secondary).collect();
     Row::new()
         .with("name", c.name)
         .with("thumbprint", c.thumbprint)
@@ -278,22 +251,30 @@ pub(super) fn row(certificate: &proto::Certificate) -> Row {
         .with("clearance", clearance_name(c.clearance))
         .with("databases", grants(&c.grants))
         .with("state", c.state)
+        .with("disabled", c.disabled)
         .with("valid_from", time(c.not_before_unix_ms))
         .with("expires", time(c.not_after_unix_ms))
         .with("subject", c.subject)
         .with("issuer", c.issuer)
         .with("serial", c.serial_hex)
         .with("key_algorithm", c.key_algorithm)
+        .with("generated", c.generated)
+        .with("certificates", 1 + secondaries.len())
+        .with("secondaries", secondaries)
+        .with("note", c.note)
+        .with("owner", c.owner)
         .with("created", time(c.created_unix_ms))
         .with("created_by", c.created_by)
         .with("etag", c.etag)
 }
 
-fn password(path: &Path) -> Result<String> {
-    let bytes = read_bounded(path)?;
-    let text = String::from_utf8(bytes).map_err(|_| Failed::usage("the password is not UTF-8"))?;
-    let text = text.trim_end_matches(['\r', '\n']).to_owned();
-    if text.is_empty() { Err(Failed::usage("the password file is empty")) } else { Ok(text) }
+fn secondary(secondary: &proto::SecondaryCertificate) -> serde_json::Value {
+    json!({
+        "thumbprint": secondary.thumbprint,
+        "state": secondary.state,
+        "expires": time(secondary.not_after_unix_ms),
+        "subject": secondary.subject,
+    })
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>> {

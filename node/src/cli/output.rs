@@ -138,7 +138,8 @@ fn cell(value: &Value) -> String {
 
 /// A name from the cluster may not steer a terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let harmless = |c: char| !crate::certificates::is_misleading(c.encode_utf8(&mut [0; 4]));
+    text.chars().map(|c| if harmless(c) { c } else { '\u{fffd}' }).collect()
 }
 
 /// The writer of standard output.

@@ -151,8 +151,8 @@ fn the_fields_of_json_are_only_ever_added_to() {
     );
     check(
         cert::row(&security::Certificate::default()),
-        "name thumbprint short thumbprint_sha1 clearance databases state valid_from expires subject issuer serial \
-         key_algorithm created created_by etag",
+        "name thumbprint short thumbprint_sha1 clearance databases state disabled valid_from expires subject issuer \
+         serial key_algorithm generated certificates secondaries note owner created created_by etag",
     );
     check(db::row(Default::default()), "name state access nodes created");
     check(

@@ -11,7 +11,7 @@ use crate::{
     authz::{Access, Clearance},
     certificates::{self, Parsed},
     limits,
-    names::{CertificateName, DatabaseName, Incarnation, NodeName, Thumbprint},
+    names::{self, CertificateName, DatabaseName, Incarnation, NodeName, Thumbprint},
     results::refusal_at,
 };
 
@@ -35,6 +35,8 @@ pub fn check(command: &ClusterCommand) -> Result<(), Refusal> {
         Some(C::RevokeJoinToken(revoke)) => token_id("id", &revoke.id),
         Some(C::JoinNode(join)) => check_join(join),
         Some(C::RemoveNode(_)) => Ok(()),
+        Some(C::SetCertificateState(set)) => thumbprint(&set.thumbprint).map(drop),
+        Some(C::PurgeCertificates(purge)) => purge_limit(purge.limit).map(drop),
         None => Err(invalid("command", "there is no command")),
     }
 }
@@ -87,13 +89,58 @@ pub(super) fn grants(grants: &[GrantByName]) -> Result<Vec<(DatabaseName, Access
     Ok(parsed)
 }
 
+/// The certificates of one entry.
+pub(super) struct Collection {
+    /// Gives the entry its thumbprint.
+    pub primary: Parsed,
+    /// The others.
+    pub secondaries: Vec<Parsed>,
+}
+
+impl Collection {
+    /// All of them, the primary first, each with the path of its field.
+    pub(super) fn all(&self) -> impl Iterator<Item = (String, &Parsed)> {
+        let secondaries = self.secondaries.iter().enumerate();
+        std::iter::once(("der".to_owned(), &self.primary))
+            .chain(secondaries.map(|(place, parsed)| (format!("secondaries[{place}]"), parsed)))
+    }
+}
+
 /// `path` is empty, or the path of the message with a dot behind it.
-pub(super) fn check_put(put: &PutCertificate, path: &str) -> Result<Parsed, Refusal> {
+pub(super) fn check_put(put: &PutCertificate, path: &str) -> Result<Collection, Refusal> {
     let under = |refusal: Refusal| Refusal { field: format!("{path}{}", refusal.field), ..refusal };
     CertificateName::parse(&put.name).map_err(|e| under(invalid("name", e)))?;
     clearance("clearance", put.clearance).map_err(under)?;
     grants(&put.grants).map_err(under)?;
-    certificate("der", &put.der).map_err(under)
+    remarks(Some(&put.note), Some(&put.owner)).map_err(under)?;
+    if put.generated && (put.overwrite || !put.secondaries.is_empty()) {
+        let why = "what is generated is one new certificate";
+        return Err(under(invalid("generated", why)));
+    }
+    collection(put).map_err(under)
+}
+
+fn collection(put: &PutCertificate) -> Result<Collection, Refusal> {
+    if put.secondaries.len() >= limits::ENTRY_CERTIFICATES_MAX {
+        return Err(too_many("secondaries", limits::ENTRY_CERTIFICATES_MAX - 1));
+    }
+    let primary = certificate("der", &put.der)?;
+    let mut seen = BTreeSet::from([primary.thumbprint]);
+    let mut secondaries = Vec::with_capacity(put.secondaries.len());
+    for (place, der) in put.secondaries.iter().enumerate() {
+        let field = format!("secondaries[{place}]");
+        let parsed = certificate(&field, der)?;
+        if !seen.insert(parsed.thumbprint) {
+            return Err(invalid(field, "is given twice"));
+        }
+        secondaries.push(parsed);
+    }
+    Ok(Collection { primary, secondaries })
+}
+
+fn remarks(note: Option<&str>, owner: Option<&str>) -> Result<(), Refusal> {
+    names::check_note(note.unwrap_or_default()).map_err(|e| invalid("note", e))?;
+    names::check_owner(owner.unwrap_or_default()).map_err(|e| invalid("owner", e))
 }
 
 fn check_edit(edit: &EditCertificate) -> Result<(), Refusal> {
@@ -107,7 +154,18 @@ fn check_edit(edit: &EditCertificate) -> Result<(), Refusal> {
     if !edit.set_grants && !edit.grants.is_empty() {
         return Err(invalid("grants", "grants are given, but `set_grants` is not"));
     }
+    remarks(edit.note.as_deref(), edit.owner.as_deref())?;
     grants(&edit.grants).map(drop)
+}
+
+/// How many entries a purge may change.
+pub(super) fn purge_limit(limit: u32) -> Result<usize, Refusal> {
+    match usize::try_from(limit) {
+        Ok(limit) if (1..=limits::PURGED_MAX).contains(&limit) => Ok(limit),
+        Ok(_) | Err(_) => {
+            Err(invalid("limit", format!("must be 1 to {}", limits::PURGED_MAX)))
+        }
+    }
 }
 
 fn check_create_database(create: &CreateDatabase) -> Result<(), Refusal> {
@@ -245,7 +303,11 @@ fn check_administrator(
     administrator: &PutCertificate,
     taken: &mut BTreeSet<(&'static str, Vec<u8>)>,
 ) -> Result<(), Refusal> {
-    let parsed = check_put(administrator, path)?;
+    let collection = check_put(administrator, path)?;
+    if !collection.secondaries.is_empty() {
+        let why = "the first certificates stand each for itself";
+        return Err(invalid(format!("{path}secondaries"), why));
+    }
     if clearance("clearance", administrator.clearance)? != Clearance::ClusterAdmin {
         return Err(invalid(
             format!("{path}clearance"),
@@ -255,7 +317,7 @@ fn check_administrator(
     if !administrator.grants.is_empty() {
         return Err(invalid(format!("{path}grants"), "there are no databases yet"));
     }
-    if !taken.insert(("certificate", parsed.thumbprint.as_bytes().to_vec())) {
+    if !taken.insert(("certificate", collection.primary.thumbprint.as_bytes().to_vec())) {
         return Err(invalid(format!("{path}der"), "is given twice"));
     }
     Ok(())

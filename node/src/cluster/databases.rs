@@ -10,7 +10,7 @@ use rookery_proto::log::v1::{
 use crate::{
     cluster::{Applying, Error, Outcome, check, records},
     limits,
-    names::DatabaseName,
+    names::{DatabaseId, DatabaseName},
     results::{refusal, refusal_at},
 };
 
@@ -98,7 +98,7 @@ impl Applying<'_, '_> {
         Ok(cluster_outcome::Outcome::Database(record))
     }
 
-    /// Deletes the record and every grant on it, in this one entry. Costs a look at every certificate.
+    /// Deletes the record and every grant on it, in this one entry.
     pub(super) fn delete_database(&mut self, delete: &DeleteDatabase) -> Outcome {
         let (name, found) = self.existing(&delete.name)?;
         self.drop_grants(found.id)?;
@@ -107,13 +107,9 @@ impl Applying<'_, '_> {
     }
 
     fn drop_grants(&mut self, database: u64) -> Result<(), Error> {
-        let id = crate::names::DatabaseId(database);
-        let granted: Vec<_> = self
-            .registry
-            .certificates(None)
-            .filter(|certificate| certificate.registration.grants.contains_key(&id))
-            .map(|certificate| certificate.registration.thumbprint)
-            .collect();
+        let id = DatabaseId(database);
+        let granted: Vec<_> =
+            self.registry.entries().granted(id).into_iter().flatten().copied().collect();
         for thumbprint in granted {
             let mut record: CertificateRecord =
                 records::require(self.state, thumbprint.as_bytes())?;

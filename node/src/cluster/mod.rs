@@ -21,10 +21,14 @@
 //!
 //! **Invariant:** what [`check`] refuses is a part of the log's format: it may change only with the version of `Command`.
 
+mod certificate;
 mod certificates;
 mod check;
 mod databases;
+pub mod list;
 mod nodes;
+mod overwrite;
+mod purge;
 mod records;
 mod registry;
 
@@ -39,8 +43,10 @@ use rookery_proto::log::v1::{
 };
 
 pub use self::{
+    certificate::{Certificate, CertificateEntry},
+    certificates::{confirmed, is_primary},
     check::check,
-    registry::{Certificate, Registry, lost_rights},
+    registry::{Registry, lost_rights},
 };
 pub use crate::results::Error;
 
@@ -188,6 +194,8 @@ pub fn operation(command: &ClusterCommand) -> ServerOperation {
         Some(C::RevokeJoinToken(_)) => ServerOperation::RevokeJoinToken,
         Some(C::JoinNode(_)) => ServerOperation::JoinCluster,
         Some(C::RemoveNode(_)) => ServerOperation::RemoveNode,
+        Some(C::SetCertificateState(_)) => ServerOperation::DisableCertificate,
+        Some(C::PurgeCertificates(_)) => ServerOperation::PurgeCertificates,
         None => ServerOperation::SubmitRaftCommand,
     }
 }
@@ -202,11 +210,17 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
     match &command.command {
         Some(C::EditCertificate(edit)) => certificates::may_narrow(before, edit),
         Some(C::SetDatabaseState(set)) => !set.enabled,
-        Some(C::DeleteCertificate(_) | C::DeleteDatabase(_) | C::RemoveNode(_)) => true,
+        Some(C::PutCertificate(put)) => put.overwrite,
+        Some(C::SetCertificateState(set)) => set.disabled,
+        Some(
+            C::DeleteCertificate(_)
+            | C::DeleteDatabase(_)
+            | C::RemoveNode(_)
+            | C::PurgeCertificates(_),
+        ) => true,
         // These only add. A token is judged by the log alone, so no node can act on a revoked one.
         Some(
             C::FormCluster(_)
-            | C::PutCertificate(_)
             | C::CreateDatabase(_)
             | C::CreateJoinToken(_)
             | C::RevokeJoinToken(_)
@@ -276,6 +290,14 @@ impl Applying<'_, '_> {
             Some(C::RemoveNode(remove)) => {
                 self.administrator(command)?;
                 self.remove_node(remove)
+            }
+            Some(C::SetCertificateState(set)) => {
+                let actor = self.administrator(command)?;
+                self.set_certificate_state(&actor, set)
+            }
+            Some(C::PurgeCertificates(purge)) => {
+                let actor = self.administrator(command)?;
+                self.purge_certificates(&actor, purge)
             }
             None => {
                 let index = self.entry.index;

@@ -41,8 +41,8 @@ impl Applying<'_, '_> {
             self.admit(NodeRecord { id, ..node.clone() }, der, &parsed)?;
         }
         for administrator in &form.administrators {
-            let parsed = check::check_put(administrator, "administrators.")?;
-            let record = self.new_record(administrator, &parsed);
+            let collection = check::check_put(administrator, "administrators.")?;
+            let record = self.new_record(administrator, &collection);
             self.store_certificate(record)?;
         }
         let formed = FormedCluster { cluster_id: form.cluster_id.clone() };
@@ -77,10 +77,12 @@ impl Applying<'_, '_> {
             der: der.to_vec(),
             name: node.name.clone(),
             clearance: Clearance::ClusterNode.number(),
-            grants: Vec::new(),
-            generated: false,
+            ..PutCertificate::default()
         };
-        let certificate = CertificateRecord { node_id: node.id, ..self.new_record(&put, parsed) };
+        let collection =
+            check::Collection { primary: parsed.clone(), secondaries: Vec::new() };
+        let certificate =
+            CertificateRecord { node_id: node.id, ..self.new_record(&put, &collection) };
         let node = NodeRecord {
             thumbprint: parsed.thumbprint.as_bytes().to_vec(),
             removed: false,

@@ -5,27 +5,15 @@
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
+use imbl::{OrdMap, ordmap::DiffItem};
 use rookery_proto::log::v1::{CertificateRecord, DatabaseRecord, NodeRecord};
 
 use crate::{
-    authz::{self, Access, Caller, Clearance, Registration},
+    authz::{self, Caller, Clearance, Registration},
+    cluster::{Certificate, list::Entries},
     names::{DatabaseId, DatabaseName, NodeId, Thumbprint, Timestamp},
     results::Error,
 };
-
-/// A registered certificate and where it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// What decisions are made from.
-    pub registration: Arc<Registration>,
-    /// When it was registered.
-    pub created: Timestamp,
-    /// Who registered it; `None` for the first administrators and for nodes.
-    pub created_by: Option<Thumbprint>,
-    /// Whether this cluster made the key pair.
-    pub generated: bool,
-}
 
 /// Everything that decisions and routing need to know, as of one log position.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,7 +25,7 @@ pub struct Registry {
     /// The id of the next database; smaller ones without a record were deleted.
     pub next_database_id: u64,
     certificates: OrdMap<Thumbprint, Arc<Certificate>>,
-    cluster_admins: OrdSet<Thumbprint>,
+    entries: Entries,
     databases: OrdMap<DatabaseId, Arc<DatabaseRecord>>,
     database_by_key: OrdMap<String, DatabaseId>,
     nodes: OrdMap<NodeId, Arc<NodeRecord>>,
@@ -80,31 +68,58 @@ impl Registry {
         self.certificates.get(thumbprint)
     }
 
-    /// All certificates after `after` in the order of their thumbprints; `None`: from the first.
-    pub fn certificates(
-        &self,
-        after: Option<Thumbprint>,
-    ) -> impl Iterator<Item = &Arc<Certificate>> {
-        use std::ops::Bound;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.certificates.range((from, Bound::Unbounded)).map(|(_, certificate)| certificate)
+    /// The certificates of the entry that a certificate belongs to, the primary first.
+    pub fn entry(&self, certificate: &Certificate) -> impl Iterator<Item = &Arc<Certificate>> {
+        let secondaries = certificate.entry.secondaries.iter().copied();
+        std::iter::once(certificate.primary)
+            .chain(secondaries)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .filter_map(|thumbprint| self.certificates.get(&thumbprint))
     }
 
-    /// How many certificates are registered.
+    /// The certificates with thumbprints from `from` to `to`, both included, in their order; secondaries are among them.
+    pub fn certificates(
+        &self,
+        from: Thumbprint,
+        to: Thumbprint,
+    ) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.certificates.range(from..=to).map(|(_, certificate)| certificate)
+    }
+
+    /// How many certificates are registered, secondaries included.
     #[must_use]
     pub fn certificate_count(&self) -> usize {
         self.certificates.len()
     }
 
-    /// Whether this is a Cluster Admin certificate, and no other enabled and unexpired one is registered.
+    /// The primaries of all entries, by name, expiry, age, clearance and grant.
+    #[must_use]
+    pub fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// Whether this is the primary of a Cluster Admin entry, and no other one has a certificate in force.
     #[must_use]
     pub fn is_last_cluster_admin(&self, thumbprint: &Thumbprint, at: Timestamp) -> bool {
-        let valid = |other: &Thumbprint| {
-            self.certificate(other)
-                .is_some_and(|other| authz::state(other, at) == authz::State::Valid)
-        };
-        self.cluster_admins.contains(thumbprint)
-            && !self.cluster_admins.iter().any(|other| other != thumbprint && valid(other))
+        let admins = self.entries.of_clearance(Clearance::ClusterAdmin);
+        admins.contains(thumbprint)
+            && !admins.iter().any(|other| other != thumbprint && self.is_in_force(other, at))
+    }
+
+    /// Whether there is a Cluster Admin with a certificate in force.
+    #[must_use]
+    pub fn has_cluster_admin(&self, at: Timestamp) -> bool {
+        let admins = self.entries.of_clearance(Clearance::ClusterAdmin);
+        admins.iter().any(|admin| self.is_in_force(admin, at))
+    }
+
+    /// Whether any certificate of the entry may be used.
+    fn is_in_force(&self, primary: &Thumbprint, at: Timestamp) -> bool {
+        self.certificates.get(primary).is_some_and(|primary| {
+            self.entry(primary)
+                .any(|it| authz::state(&it.registration, at) == authz::State::Valid)
+        })
     }
 
     /// The database of a name, letter case aside.
@@ -171,21 +186,30 @@ impl Registry {
     }
 
     pub(super) fn set_certificate(&mut self, record: CertificateRecord) -> Result<(), Error> {
-        let certificate = Certificate::try_from(record)?;
-        let registration = &certificate.registration;
-        let thumbprint = registration.thumbprint;
-        if registration.clearance == Clearance::ClusterAdmin {
-            self.cluster_admins.insert(thumbprint);
-        } else {
-            self.cluster_admins.remove(&thumbprint);
+        let all = Certificate::of_record(record)?;
+        if let Some(first) = all.first() {
+            self.remove_certificate(&first.primary);
         }
-        self.certificates.insert(thumbprint, Arc::new(certificate));
+        for certificate in all {
+            let thumbprint = certificate.registration.thumbprint;
+            let certificate = Arc::new(certificate);
+            if !certificate.is_secondary() {
+                self.entries.insert(&certificate);
+            }
+            if self.certificates.insert(thumbprint, certificate).is_some() {
+                return Err(Error::corrupt("certificate", "it stands in two records"));
+            }
+        }
         Ok(())
     }
 
-    pub(super) fn remove_certificate(&mut self, thumbprint: &Thumbprint) {
-        self.certificates.remove(thumbprint);
-        self.cluster_admins.remove(thumbprint);
+    /// Removes a primary and its secondaries.
+    pub(super) fn remove_certificate(&mut self, primary: &Thumbprint) {
+        let Some(removed) = self.certificates.remove(primary) else { return };
+        for secondary in &removed.entry.secondaries {
+            self.certificates.remove(secondary);
+        }
+        self.entries.remove(&removed);
     }
 
     pub(super) fn set_database(&mut self, record: DatabaseRecord) -> Result<(), Error> {
@@ -214,42 +238,6 @@ impl Registry {
         }
         self.nodes.insert(id, Arc::new(record));
         Ok(())
-    }
-}
-
-impl TryFrom<CertificateRecord> for Certificate {
-    type Error = Error;
-
-    fn try_from(record: CertificateRecord) -> Result<Self, Error> {
-        let corrupt = |why: String| Error::corrupt("certificate", why);
-        let thumbprint =
-            Thumbprint::from_bytes(&record.thumbprint).map_err(|e| corrupt(e.to_string()))?;
-        let created_by = match record.created_by.as_slice() {
-            [] => None,
-            bytes => Some(Thumbprint::from_bytes(bytes).map_err(|e| corrupt(e.to_string()))?),
-        };
-        let grants = record.grants.iter().map(|grant| {
-            let access = Access::try_from(grant.access).map_err(|e| corrupt(e.to_string()))?;
-            Ok((DatabaseId(grant.database_id), access))
-        });
-        let registration = Registration {
-            thumbprint,
-            name: record.name,
-            clearance: Clearance::try_from(record.clearance).map_err(|e| corrupt(e.to_string()))?,
-            grants: grants.collect::<Result<_, Error>>()?,
-            not_before: Timestamp(record.not_before_unix_ms),
-            not_after: Timestamp(record.not_after_unix_ms),
-            disabled: record.disabled,
-            revision: record.revision,
-            node: (record.node_id != 0).then_some(NodeId(record.node_id)),
-            der: record.der.into(),
-        };
-        Ok(Self {
-            registration: Arc::new(registration),
-            created: Timestamp(record.created_unix_ms),
-            created_by,
-            generated: record.generated,
-        })
     }
 }
 

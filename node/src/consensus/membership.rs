@@ -891,8 +891,7 @@ fn administrator_command(der: Vec<u8>, name: String) -> PutCertificate {
         der,
         name,
         clearance: Clearance::ClusterAdmin.number(),
-        grants: Vec::new(),
-        generated: false,
+        ..PutCertificate::default()
     }
 }
 

@@ -1,17 +1,23 @@
-//! The registry of certificates: generate, upload, list, show, edit, delete, who am I.
+//! The registry of certificates: generate, upload, clone, list, show, edit, disable, delete, purge, who am I.
 //!
 //! Who may do what to which certificate is decided three times: the operation here, the rules about the target here
 //! (so that the answer is quick and explained), and both again by `apply`, whose word is the last.
+
+mod list;
+mod parse;
+mod shown;
 
 use std::sync::Arc;
 
 use rookery_proto::{
     log::v1::{self as log, cluster_command::Command},
     security::v1::{
-        Certificate, Clearance as ClearanceNumber, DeleteCertificateRequest,
-        DeleteCertificateResponse, EditCertificateRequest, EditCertificateResponse,
-        GenerateCertificateRequest, GenerateCertificateResponse, GetCertificateRequest,
-        GetCertificateResponse, Grant, ListCertificatesRequest, ListCertificatesResponse,
+        Certificate, CloneCertificateRequest, CloneCertificateResponse, DeleteCertificateRequest,
+        DeleteCertificateResponse, DisableCertificateRequest, DisableCertificateResponse,
+        EditCertificateRequest, EditCertificateResponse, EnableCertificateRequest,
+        EnableCertificateResponse, GenerateCertificateRequest, GenerateCertificateResponse,
+        GetCertificateRequest, GetCertificateResponse, ListCertificatesRequest,
+        ListCertificatesResponse, PurgeCertificatesRequest, PurgeCertificatesResponse,
         UploadCertificateRequest, UploadCertificateResponse, WhoAmIRequest, WhoAmIResponse,
         security_service_server::SecurityService,
     },
@@ -20,23 +26,19 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     authz::{
-        self, Access, Clearance, Registration, ServerOperation,
+        self, Clearance, Permit, ServerOperation,
         certificates_rules::{self, Action, Target},
     },
-    certificates::{self, Usage},
-    cluster::{self, Registry},
-    database::page_token::Binding,
+    certificates::{self, Parsed, Usage},
+    cluster,
     edge::{
         Edge, convert, package,
         peer_identity::CallContext,
-        services::{page_size, page_start, propose, request_id, unexpected_outcome},
+        services::{propose, request_id, unexpected_outcome},
     },
     limits,
-    names::{CertificateName, DatabaseId, DatabaseName, Thumbprint, Timestamp},
+    names::{RequestId, Thumbprint, Timestamp},
 };
-
-/// From here on a certificate is shown as expiring.
-const EXPIRING_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// The security service.
 pub struct Security(pub Arc<Edge>);
@@ -53,20 +55,25 @@ impl SecurityService for Security {
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
-        let name = certificate_name(&asked.name)?;
-        let clearance = clearance(asked.clearance)?;
-        let grants = grants(&asked.grants, clearance)?;
-        let target = Target { requested: Some(clearance), ..Target::default() };
-        allowed(&context, Action::Generate, &target)?;
+        let name = parse::certificate_name(&asked.name)?;
+        let clearance = parse::clearance(asked.clearance)?;
+        let grants = parse::grants(&asked.grants, clearance)?;
+        parse::remarks(&asked.note, &asked.owner)?;
         let wish = package::Wish {
             name: name.clone(),
             lifetime: package::lifetime(asked.lifetime_seconds)?,
             password: package::chosen_password(asked.password)?,
         };
-        let made = package::make(&self.0, &context, wish).await?;
-        let put = put(made.der.clone(), &name, clearance, grants, true);
-        let outcome = propose(&self.0, permit, &context, id, Command::PutCertificate(put)).await?;
-        let certificate = self.shown_outcome(outcome, &context)?;
+        let put = log::PutCertificate {
+            name: name.as_str().to_owned(),
+            clearance: clearance.number(),
+            grants,
+            generated: true,
+            note: asked.note,
+            owner: asked.owner,
+            ..log::PutCertificate::default()
+        };
+        let (certificate, made) = self.generate(permit, &context, id, put, wish).await?;
         Ok(Response::new(GenerateCertificateResponse {
             certificate: Some(certificate),
             package: made.archive,
@@ -75,6 +82,46 @@ impl SecurityService for Security {
         }))
     }
 
+    /// A certificate with the rights of another one. The rules are those of a generation with these rights.
+    async fn clone_certificate(
+        &self,
+        request: Request<CloneCertificateRequest>,
+    ) -> Result<Response<CloneCertificateResponse>, Status> {
+        let operation = ServerOperation::GenerateCertificate;
+        let (permit, context) = self.0.authorize_server(&request, operation).await?;
+        let asked = request.into_inner();
+        let id = request_id(&asked.request_id)?;
+        let source = find(&parse::thumbprint(&asked.thumbprint)?, &context)?;
+        let name = parse::certificate_name(&asked.name)?;
+        let wish = package::Wish {
+            name: name.clone(),
+            lifetime: package::lifetime(asked.lifetime_seconds)?,
+            password: package::chosen_password(asked.password)?,
+        };
+        let rights = &source.registration;
+        let grants = match rights.clearance {
+            Clearance::User => shown::grants(rights.grants.iter(), &context.registry),
+            Clearance::Operator | Clearance::ClusterAdmin | Clearance::ClusterNode => Vec::new(),
+        };
+        let put = log::PutCertificate {
+            name: name.as_str().to_owned(),
+            clearance: rights.clearance.number(),
+            grants: parse::grants(&grants, rights.clearance)?,
+            generated: true,
+            note: source.entry.note.clone(),
+            owner: source.entry.owner.clone(),
+            ..log::PutCertificate::default()
+        };
+        let (certificate, made) = self.generate(permit, &context, id, put, wish).await?;
+        Ok(Response::new(CloneCertificateResponse {
+            certificate: Some(certificate),
+            package: made.archive,
+            password: made.password.map_or_else(String::new, |made| made.expose().to_owned()),
+            file_name: made.file_name,
+        }))
+    }
+
+    /// One upload is one entry and one command of the log: one bad certificate in it refuses all.
     async fn upload_certificate(
         &self,
         request: Request<UploadCertificateRequest>,
@@ -83,29 +130,36 @@ impl SecurityService for Security {
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
-        let name = certificate_name(&asked.name)?;
-        let clearance = clearance(asked.clearance)?;
-        let grants = grants(&asked.grants, clearance)?;
+        let name = parse::certificate_name(&asked.name)?;
+        let clearance = parse::clearance(asked.clearance)?;
+        let grants = parse::grants(&asked.grants, clearance)?;
+        parse::remarks(&asked.note, &asked.owner)?;
         let given = zeroize::Zeroizing::new(asked.certificate);
-        let refused = |why: certificates::Refused| convert::invalid("certificate", why);
-        let upload = certificates::from_upload(&given).map_err(refused)?;
-        let parsed = certificates::parse(&upload.der).map_err(refused)?;
-        let usage = match clearance {
-            Clearance::ClusterNode => Usage::Node,
-            Clearance::User | Clearance::Operator | Clearance::ClusterAdmin => Usage::Client,
-        };
-        certificates::check_registrable(&parsed, usage, context.at).map_err(refused)?;
-        let target = Target {
-            requested: Some(clearance),
-            is_current_member: self.is_a_nodes(&parsed.thumbprint, &context),
-            ..Target::default()
-        };
+        let upload = certificates::from_upload(&given, None)
+            .map_err(|why| convert::invalid("certificate", why))?;
+        let parsed = registrable(&upload.certificates, clearance, context.at)?;
+        let target = self.upload_target(&parsed, asked.overwrite, &context);
+        let target = Target { requested: Some(clearance), ..target };
         allowed(&context, Action::Upload, &target)?;
-        let put = put(upload.der, &name, clearance, grants, false);
+        cluster::confirmed(&target, asked.confirm_self_demotion).map_err(convert::refusal)?;
+        let mut ders = parsed.into_iter().map(|parsed| parsed.der);
+        let put = log::PutCertificate {
+            der: ders.next().unwrap_or_default(),
+            secondaries: ders.collect(),
+            name: name.as_str().to_owned(),
+            clearance: clearance.number(),
+            grants,
+            generated: false,
+            note: asked.note,
+            owner: asked.owner,
+            overwrite: asked.overwrite,
+            confirm_self_demotion: asked.confirm_self_demotion,
+        };
         let outcome = propose(&self.0, permit, &context, id, Command::PutCertificate(put)).await?;
         Ok(Response::new(UploadCertificateResponse {
             certificate: Some(self.shown_outcome(outcome, &context)?),
             private_key_dropped: upload.private_key_dropped,
+            authorities_skipped: u32::try_from(upload.authorities_skipped).unwrap_or(u32::MAX),
         }))
     }
 
@@ -115,21 +169,7 @@ impl SecurityService for Security {
     ) -> Result<Response<ListCertificatesResponse>, Status> {
         let operation = ServerOperation::ListCertificates;
         let (_, context) = self.0.authorize_server(&request, operation).await?;
-        let filter = Filter::parse(request.into_inner(), &context)?;
-        let registry = &context.registry;
-        let mut found =
-            registry.certificates(filter.after).filter(|found| filter.takes(&found.registration));
-        let certificates: Vec<Certificate> = found
-            .by_ref()
-            .take(filter.page_size)
-            .map(|found| Certificate { der: Vec::new(), ..shown(found, registry, context.at) })
-            .collect();
-        let more = found.next().is_some();
-        let last = certificates.last().filter(|_| more);
-        let last = last.and_then(|last| last.thumbprint.parse::<Thumbprint>().ok());
-        let next_page_token =
-            last.map_or_else(String::new, |last| filter.binding.encode(last.as_bytes()));
-        Ok(Response::new(ListCertificatesResponse { certificates, next_page_token }))
+        list::page(request.get_ref(), &context).map(Response::new)
     }
 
     async fn get_certificate(
@@ -138,10 +178,8 @@ impl SecurityService for Security {
     ) -> Result<Response<GetCertificateResponse>, Status> {
         let operation = ServerOperation::ViewCertificate;
         let (_, context) = self.0.authorize_server(&request, operation).await?;
-        let thumbprint = thumbprint(&request.get_ref().thumbprint)?;
-        let found = context.registry.certificate_details(&thumbprint);
-        let found = found.ok_or_else(|| convert::not_found("certificate", thumbprint))?;
-        let certificate = Some(shown(found, &context.registry, context.at));
+        let found = find(&parse::thumbprint(&request.get_ref().thumbprint)?, &context)?;
+        let certificate = shown::entry(&found, &context.registry, context.at);
         Ok(Response::new(GetCertificateResponse { certificate }))
     }
 
@@ -153,34 +191,68 @@ impl SecurityService for Security {
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
-        let thumbprint = thumbprint(&asked.thumbprint)?;
+        let named = find(&parse::thumbprint(&asked.thumbprint)?, &context)?;
         let requested = match asked.clearance {
             0 => None,
-            number => Some(clearance(number)?),
+            number => Some(parse::clearance(number)?),
         };
         let target = Target {
             requested,
             sets_grants: asked.set_grants,
-            ..self.target(&thumbprint, &context)?
+            sets_remarks: asked.note.is_some() || asked.owner.is_some(),
+            ..self.target(&named, &context)
         };
         allowed(&context, Action::Edit, &target)?;
+        cluster::is_primary(&named).map_err(convert::refusal)?;
+        cluster::confirmed(&target, asked.confirm_self_demotion).map_err(convert::refusal)?;
         let clearance = requested.or(target.clearance).unwrap_or(Clearance::User);
         let name = match asked.name.as_str() {
             "" => None,
-            name => Some(certificate_name(name)?.as_str().to_owned()),
+            name => Some(parse::certificate_name(name)?.as_str().to_owned()),
         };
+        let (note, owner) = (asked.note.as_deref(), asked.owner.as_deref());
+        parse::remarks(note.unwrap_or_default(), owner.unwrap_or_default())?;
         let edit = log::EditCertificate {
-            thumbprint: thumbprint.as_bytes().to_vec(),
+            thumbprint: named.primary.as_bytes().to_vec(),
             name,
             clearance: requested.map(Clearance::number),
             set_grants: asked.set_grants,
-            grants: grants(&asked.grants, clearance)?,
-            expected_revision: revision(&asked.expected_etag)?,
+            grants: parse::grants(&asked.grants, clearance)?,
+            expected_revision: parse::revision(&asked.expected_etag)?,
+            note: asked.note,
+            owner: asked.owner,
+            confirm_self_demotion: asked.confirm_self_demotion,
         };
         let outcome =
             propose(&self.0, permit, &context, id, Command::EditCertificate(edit)).await?;
         let certificate = Some(self.shown_outcome(outcome, &context)?);
         Ok(Response::new(EditCertificateResponse { certificate }))
+    }
+
+    async fn disable_certificate(
+        &self,
+        request: Request<DisableCertificateRequest>,
+    ) -> Result<Response<DisableCertificateResponse>, Status> {
+        let operation = ServerOperation::DisableCertificate;
+        let (permit, context) = self.0.authorize_server(&request, operation).await?;
+        let asked = request.into_inner();
+        let id = request_id(&asked.request_id)?;
+        let set = state_command(&asked.thumbprint, &asked.expected_etag, true)?;
+        let certificate = Some(self.set_state(permit, &context, id, set).await?);
+        Ok(Response::new(DisableCertificateResponse { certificate }))
+    }
+
+    async fn enable_certificate(
+        &self,
+        request: Request<EnableCertificateRequest>,
+    ) -> Result<Response<EnableCertificateResponse>, Status> {
+        let operation = ServerOperation::DisableCertificate;
+        let (permit, context) = self.0.authorize_server(&request, operation).await?;
+        let asked = request.into_inner();
+        let id = request_id(&asked.request_id)?;
+        let set = state_command(&asked.thumbprint, &asked.expected_etag, false)?;
+        let certificate = Some(self.set_state(permit, &context, id, set).await?);
+        Ok(Response::new(EnableCertificateResponse { certificate }))
     }
 
     async fn delete_certificate(
@@ -191,14 +263,40 @@ impl SecurityService for Security {
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
-        let thumbprint = thumbprint(&asked.thumbprint)?;
+        let thumbprint = parse::thumbprint(&asked.thumbprint)?;
         // A certificate that is gone may be the work of an earlier try of this request id: the log knows.
-        if context.registry.certificate(&thumbprint).is_some() {
-            allowed(&context, Action::Delete, &self.target(&thumbprint, &context)?)?;
+        if let Some(named) = context.registry.certificate_details(&thumbprint) {
+            allowed(&context, Action::Delete, &self.target(named, &context))?;
+            cluster::is_primary(named).map_err(convert::refusal)?;
         }
         let delete = log::DeleteCertificate { thumbprint: thumbprint.as_bytes().to_vec() };
         propose(&self.0, permit, &context, id, Command::DeleteCertificate(delete)).await?;
         Ok(Response::new(DeleteCertificateResponse {}))
+    }
+
+    /// Which of the expired certificates the caller may delete is decided by `apply`, for each.
+    async fn purge_certificates(
+        &self,
+        request: Request<PurgeCertificatesRequest>,
+    ) -> Result<Response<PurgeCertificatesResponse>, Status> {
+        let operation = ServerOperation::PurgeCertificates;
+        let (permit, context) = self.0.authorize_server(&request, operation).await?;
+        let asked = request.into_inner();
+        let id = request_id(&asked.request_id)?;
+        let limit = match asked.limit {
+            0 => u32::try_from(limits::PURGED_MAX).unwrap_or(u32::MAX),
+            limit => limit,
+        };
+        let purge = Command::PurgeCertificates(log::PurgeCertificates { limit });
+        let outcome = propose(&self.0, permit, &context, id, purge).await?;
+        let log::cluster_outcome::Outcome::PurgedCertificates(purged) = outcome else {
+            return Err(unexpected_outcome());
+        };
+        Ok(Response::new(PurgeCertificatesResponse {
+            thumbprints: purged.thumbprints.iter().map(hex::encode).collect(),
+            more: purged.more,
+            kept: purged.kept,
+        }))
     }
 
     async fn who_am_i(
@@ -216,9 +314,9 @@ impl SecurityService for Security {
             answer.registered = true;
             answer.name.clone_from(&registration.name);
             answer.clearance = registration.clearance.into();
-            answer.grants = shown_grants(registration.grants.iter(), &context.registry);
+            answer.grants = shown::grants(registration.grants.iter(), &context.registry);
             answer.not_after_unix_ms = registration.not_after.0;
-            answer.state = state(registration, context.at).to_owned();
+            answer.state = shown::state(registration, context.at);
             answer.cluster_id.clone_from(&context.registry.cluster_id);
             answer.registry_revision = context.registry.revision;
         }
@@ -227,24 +325,71 @@ impl SecurityService for Security {
 }
 
 impl Security {
+    /// Makes key, certificate and package, and registers the certificate under `put`, which lacks its bytes.
+    async fn generate(
+        &self,
+        permit: Permit,
+        context: &CallContext,
+        id: RequestId,
+        put: log::PutCertificate,
+        wish: package::Wish,
+    ) -> Result<(Certificate, package::Made), Status> {
+        let target =
+            Target { requested: Clearance::try_from(put.clearance).ok(), ..Target::default() };
+        allowed(context, Action::Generate, &target)?;
+        let made = package::make(&self.0, context, wish).await?;
+        let put = Command::PutCertificate(log::PutCertificate { der: made.der.clone(), ..put });
+        let outcome = propose(&self.0, permit, context, id, put).await?;
+        Ok((self.shown_outcome(outcome, context)?, made))
+    }
+
+    async fn set_state(
+        &self,
+        permit: Permit,
+        context: &CallContext,
+        id: RequestId,
+        set: log::SetCertificateState,
+    ) -> Result<Certificate, Status> {
+        let thumbprint = Thumbprint::from_bytes(&set.thumbprint);
+        let thumbprint = thumbprint.map_err(|why| convert::invalid("thumbprint", why))?;
+        let named = find(&thumbprint, context)?;
+        let action = if set.disabled { Action::Disable } else { Action::Enable };
+        allowed(context, action, &self.target(&named, context))?;
+        cluster::is_primary(&named).map_err(convert::refusal)?;
+        let outcome =
+            propose(&self.0, permit, context, id, Command::SetCertificateState(set)).await?;
+        self.shown_outcome(outcome, context)
+    }
+
+    /// What an upload is about: a new entry, or the one that it is to overwrite.
+    fn upload_target(&self, parsed: &[Parsed], overwrite: bool, context: &CallContext) -> Target {
+        let registered = parsed
+            .first()
+            .filter(|_| overwrite)
+            .and_then(|primary| context.registry.certificate_details(&primary.thumbprint));
+        let target = match registered {
+            Some(named) => {
+                Target { sets_grants: true, sets_remarks: true, ..self.target(named, context) }
+            }
+            None => Target::default(),
+        };
+        let is_a_nodes = parsed.iter().any(|it| self.is_a_nodes(&it.thumbprint, context));
+        Target { is_current_member: target.is_current_member || is_a_nodes, ..target }
+    }
+
     /// The own certificate of this node, or of any member.
     fn is_a_nodes(&self, thumbprint: &Thumbprint, context: &CallContext) -> bool {
         context.registry.member(thumbprint).is_some()
             || *thumbprint == self.0.node.identity.load().thumbprint()
     }
 
-    /// A registered certificate as the rules want to know it.
-    fn target(&self, thumbprint: &Thumbprint, context: &CallContext) -> Result<Target, Status> {
-        let found = context.registry.certificate(thumbprint);
-        let found = found.ok_or_else(|| convert::not_found("certificate", thumbprint))?;
-        Ok(Target {
-            clearance: Some(found.clearance),
-            requested: None,
-            sets_grants: false,
-            is_self: context.thumbprint() == Some(*thumbprint),
-            is_last_cluster_admin: context.registry.is_last_cluster_admin(thumbprint, context.at),
-            is_current_member: self.is_a_nodes(thumbprint, context),
-        })
+    /// The entry of a registered certificate as the rules want to know it.
+    fn target(&self, named: &cluster::Certificate, context: &CallContext) -> Target {
+        let registry = &context.registry;
+        let target = registry.target(named, context.thumbprint(), context.at);
+        let loaded =
+            registry.entry(named).any(|it| self.is_a_nodes(&it.registration.thumbprint, context));
+        Target { is_current_member: target.is_current_member || loaded, ..target }
     }
 
     fn shown_outcome(
@@ -257,8 +402,57 @@ impl Security {
         };
         // A grant may be on a database that is newer than the registry of the decision.
         let registry = self.0.engine.registry();
-        shown_record(record, &registry, context.at)
+        shown::record(record, &registry, context.at)
     }
+}
+
+/// A registered certificate, primary or secondary.
+fn find(
+    thumbprint: &Thumbprint,
+    context: &CallContext,
+) -> Result<Arc<cluster::Certificate>, Status> {
+    let found = context.registry.certificate_details(thumbprint).map(Arc::clone);
+    found.ok_or_else(|| convert::not_found("certificate", thumbprint))
+}
+
+fn state_command(
+    thumbprint: &str,
+    etag: &str,
+    disabled: bool,
+) -> Result<log::SetCertificateState, Status> {
+    Ok(log::SetCertificateState {
+        thumbprint: parse::thumbprint(thumbprint)?.as_bytes().to_vec(),
+        disabled,
+        expected_revision: parse::revision(etag)?,
+    })
+}
+
+/// All certificates of an upload, each fit to be registered at this moment, and each once.
+fn registrable(
+    ders: &[Vec<u8>],
+    clearance: Clearance,
+    at: Timestamp,
+) -> Result<Vec<Parsed>, Status> {
+    let usage = match clearance {
+        Clearance::ClusterNode => Usage::Node,
+        Clearance::User | Clearance::Operator | Clearance::ClusterAdmin => Usage::Client,
+    };
+    let mut all: Vec<Parsed> = Vec::with_capacity(ders.len());
+    for (place, der) in ders.iter().enumerate() {
+        let refused = |why: certificates::Refused| match ders.len() {
+            1 => convert::invalid("certificate", why),
+            several => {
+                let which = format!("number {} of {several}: {why}", place + 1);
+                convert::invalid("certificate", which)
+            }
+        };
+        let parsed = certificates::parse(der).map_err(refused)?;
+        certificates::check_registrable(&parsed, usage, at).map_err(refused)?;
+        if all.iter().all(|other| other.thumbprint != parsed.thumbprint) {
+            all.push(parsed);
+        }
+    }
+    Ok(all)
 }
 
 /// The rules about certificates, decided at the edge.
@@ -273,172 +467,4 @@ fn allowed(context: &CallContext, action: Action, target: &Target) -> Result<(),
         );
         convert::denied(&authz::Denied { revision: context.registry.revision, ..denied })
     })
-}
-
-fn put(
-    der: Vec<u8>,
-    name: &CertificateName,
-    clearance: Clearance,
-    grants: Vec<log::GrantByName>,
-    generated: bool,
-) -> log::PutCertificate {
-    log::PutCertificate {
-        der,
-        name: name.as_str().to_owned(),
-        clearance: clearance.number(),
-        grants,
-        generated,
-    }
-}
-
-fn certificate_name(text: &str) -> Result<CertificateName, Status> {
-    CertificateName::parse(text).map_err(|why| convert::invalid("name", why))
-}
-
-fn thumbprint(text: &str) -> Result<Thumbprint, Status> {
-    text.parse().map_err(|why| convert::invalid("thumbprint", why))
-}
-
-fn clearance(number: i32) -> Result<Clearance, Status> {
-    Clearance::try_from(number).map_err(|why| convert::invalid("clearance", why))
-}
-
-/// Grants by name. Above User they would mean nothing, so that they are given is a mistake.
-fn grants(grants: &[Grant], clearance: Clearance) -> Result<Vec<log::GrantByName>, Status> {
-    if clearance != Clearance::User && !grants.is_empty() {
-        let why = format!("are for User certificates; {clearance} reaches every database without");
-        return Err(convert::invalid("grants", why));
-    }
-    if grants.len() > limits::GRANTS_MAX {
-        return Err(convert::invalid("grants", format!("must be at most {}", limits::GRANTS_MAX)));
-    }
-    let parsed = grants.iter().enumerate().map(|(place, grant)| {
-        let database = DatabaseName::parse(&grant.database)
-            .map_err(|why| convert::invalid(&format!("grants[{place}].database"), why))?;
-        let access = Access::try_from(grant.access)
-            .map_err(|why| convert::invalid(&format!("grants[{place}].access"), why))?;
-        let database = database.as_str().to_owned();
-        Ok(log::GrantByName { database, access: access.number() })
-    });
-    parsed.collect()
-}
-
-/// The revision in an etag; 0 for any.
-fn revision(etag: &str) -> Result<u64, Status> {
-    match etag {
-        "" => Ok(0),
-        etag => match etag.parse() {
-            Ok(revision) if revision > 0 => Ok(revision),
-            Ok(_) | Err(_) => {
-                Err(convert::invalid("expected_etag", "is not one that this server gave"))
-            }
-        },
-    }
-}
-
-/// A list query, parsed.
-struct Filter {
-    clearance: Option<Clearance>,
-    database: Option<DatabaseId>,
-    name_contains: String,
-    page_size: usize,
-    after: Option<Thumbprint>,
-    binding: Binding,
-}
-
-impl Filter {
-    fn parse(asked: ListCertificatesRequest, context: &CallContext) -> Result<Self, Status> {
-        let clearance = match ClearanceNumber::try_from(asked.clearance) {
-            Ok(ClearanceNumber::Unspecified) => None,
-            Ok(_) | Err(_) => Some(clearance(asked.clearance)?),
-        };
-        let database = match asked.database.as_str() {
-            "" => None,
-            text => {
-                let name =
-                    DatabaseName::parse(text).map_err(|why| convert::invalid("database", why))?;
-                let record = context.registry.database(&name);
-                let record = record.ok_or_else(|| convert::not_found("database", &name))?;
-                Some(DatabaseId(record.id))
-            }
-        };
-        if asked.name_contains.chars().count() > limits::CERTIFICATE_NAME_CHARS_MAX {
-            return Err(convert::invalid("name_contains", "is longer than a name can be"));
-        }
-        let name_contains = asked.name_contains.to_lowercase();
-        let binding = Binding::new(context.thumbprint(), "certificates")
-            .field(&clearance.map_or(0, Clearance::number).to_be_bytes())
-            .field(&database.map_or(0, |id| id.0).to_be_bytes())
-            .field(name_contains.as_bytes());
-        let after = page_start(&binding, &asked.page_token)?
-            .map(|position| Thumbprint::from_bytes(&position))
-            .transpose()
-            .map_err(|_| convert::invalid("page_token", "is no token of this list"))?;
-        let page_size = page_size(asked.page_size)?;
-        Ok(Self { clearance, database, name_contains, page_size, after, binding })
-    }
-
-    fn takes(&self, registration: &Registration) -> bool {
-        self.clearance.is_none_or(|clearance| registration.clearance == clearance)
-            && self.database.is_none_or(|id| registration.grants.contains_key(&id))
-            && registration.name.to_lowercase().contains(&self.name_contains)
-    }
-}
-
-fn state(registration: &Registration, at: Timestamp) -> &'static str {
-    match authz::state(registration, at) {
-        authz::State::Disabled => "disabled",
-        authz::State::NotYetValid => "not yet valid",
-        authz::State::Expired => "expired",
-        authz::State::Valid if registration.not_after.0 - at.0 < EXPIRING_MS => "expiring",
-        authz::State::Valid => "valid",
-    }
-}
-
-fn shown_grants<'a>(
-    grants: impl Iterator<Item = (&'a DatabaseId, &'a Access)>,
-    registry: &Registry,
-) -> Vec<Grant> {
-    let named = grants.filter_map(|(id, access)| {
-        let record = registry.database_by_id(*id)?; // A grant on a deleted database opens nothing.
-        Some(Grant { database: record.name.clone(), access: (*access).into() })
-    });
-    named.collect()
-}
-
-/// A registered certificate with what can be read in it; fields of the DER stay empty where it cannot be parsed any more.
-fn shown(found: &cluster::Certificate, registry: &Registry, at: Timestamp) -> Certificate {
-    let registration = &found.registration;
-    let mut certificate = Certificate {
-        thumbprint: registration.thumbprint.to_string(),
-        name: registration.name.clone(),
-        clearance: registration.clearance.into(),
-        grants: shown_grants(registration.grants.iter(), registry),
-        not_before_unix_ms: registration.not_before.0,
-        not_after_unix_ms: registration.not_after.0,
-        state: state(registration, at).to_owned(),
-        created_unix_ms: found.created.0,
-        created_by: found.created_by.map_or_else(String::new, |author| author.to_string()),
-        etag: registration.revision.to_string(),
-        der: registration.der.to_vec(),
-        ..Certificate::default()
-    };
-    if let Ok(parsed) = certificates::parse(&registration.der) {
-        certificate.thumbprint_sha1 = parsed.thumbprint_sha1;
-        certificate.subject = parsed.subject;
-        certificate.issuer = parsed.issuer;
-        certificate.serial_hex = parsed.serial_hex;
-        certificate.key_algorithm = parsed.key_algorithm;
-    }
-    certificate
-}
-
-fn shown_record(
-    record: log::CertificateRecord,
-    registry: &Registry,
-    at: Timestamp,
-) -> Result<Certificate, Status> {
-    let found = cluster::Certificate::try_from(record)
-        .map_err(|why| convert::internal("The certificate's record could not be read", why))?;
-    Ok(shown(&found, registry, at))
 }

@@ -1,0 +1,54 @@
+//! `rookery cert upload`: registers the public part of certificates that somebody else made.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rookery_client::proto::security::v1 as proto;
+
+use super::{Remarks, Rights, read_bounded, show};
+use crate::cli::{Result, Session, message};
+
+/// One file is one entry: the first certificate in it is the primary, the others are its secondaries.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Upload {
+    /// PEM or DER, one certificate or several; `-` is standard input
+    file: PathBuf,
+    /// What it is called
+    #[arg(long)]
+    name: String,
+    #[command(flatten)]
+    rights: Rights,
+    #[command(flatten)]
+    remarks: Remarks,
+    /// Where the first certificate is registered already: make its entry what this is
+    #[arg(long)]
+    overwrite: bool,
+    /// Go ahead where this takes clearance from the certificate in use
+    #[arg(long, requires = "overwrite")]
+    confirm_self_demotion: bool,
+}
+
+impl Upload {
+    pub(super) async fn run(self, session: &mut Session) -> Result<()> {
+        let request = proto::UploadCertificateRequest {
+            name: self.name,
+            clearance: self.rights.clearance.into(),
+            grants: self.rights.databases,
+            certificate: read_bounded(&self.file)?,
+            overwrite: self.overwrite,
+            note: self.remarks.note.unwrap_or_default(),
+            owner: self.remarks.owner.unwrap_or_default(),
+            confirm_self_demotion: self.confirm_self_demotion,
+            ..Default::default()
+        };
+        let answer = session.client()?.upload_certificate(request).await?;
+        if answer.private_key_dropped {
+            message("warning: the file held a private key; it was sent and dropped");
+        }
+        if answer.authorities_skipped > 0 {
+            let skipped = answer.authorities_skipped;
+            message(&format!("{skipped} CA certificates in the file were not registered"));
+        }
+        show(session, answer.certificate)
+    }
+}
