@@ -60,6 +60,7 @@ no_request_ids!(
     database::GetDatabaseRecordRequest,
     security::ListCertificatesRequest,
     security::GetCertificateRequest,
+    security::ExportServerCertificatesRequest,
     security::WhoAmIRequest,
     cluster::GetTopologyRequest,
     cluster::GetStatusRequest,
@@ -156,6 +157,8 @@ methods!(security::security_service_client::SecurityServiceClient {
     edit_certificate(EditCertificateRequest) -> EditCertificateResponse;
     /// Deletes the registration.
     delete_certificate(DeleteCertificateRequest) -> DeleteCertificateResponse;
+    /// The public certificates of all nodes, as a PFX and as PEM.
+    export_server_certificates(ExportServerCertificatesRequest) -> ExportServerCertificatesResponse;
     /// Tells who the caller is.
     who_am_i(WhoAmIRequest) -> WhoAmIResponse;
 });

@@ -58,6 +58,10 @@ pub const RPCS: &[(&str, RpcRule)] = {
         ("rookery.security.v1.SecurityService/GetCertificate", Server(S::ViewCertificate)),
         ("rookery.security.v1.SecurityService/EditCertificate", Server(S::EditCertificate)),
         ("rookery.security.v1.SecurityService/DeleteCertificate", Server(S::DeleteCertificate)),
+        (
+            "rookery.security.v1.SecurityService/ExportServerCertificates",
+            Server(S::ExportServerCertificates),
+        ),
         ("rookery.security.v1.SecurityService/WhoAmI", Server(S::WhoAmI)),
     ]
 };
@@ -83,7 +87,7 @@ mod tests {
             }
         }
         let rows: BTreeSet<String> = RPCS.iter().map(|(rpc, _)| (*rpc).to_owned()).collect();
-        assert!(rpcs.len() >= 36, "the contract was not read");
+        assert!(rpcs.len() >= 37, "the contract was not read");
         assert_eq!(rows.len(), RPCS.len(), "an RPC has two rows");
         assert_eq!(rows, rpcs);
     }

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use rookery_client::proto::security::v1 as proto;
 
 use super::{
-    ClearanceArg, Column, Failed, Result, Row, Session, clearance_name,
+    ClearanceArg, Column, Failed, Result, Row, Session, cert_pki, clearance_name,
     contexts::Place,
     duration, grant, grants,
     output::{Format, column, time, wide},
@@ -70,11 +70,15 @@ pub(super) enum Verb {
         /// Where to write the package
         #[arg(long, value_name = "ZIP")]
         out: Option<PathBuf>,
+        #[command(flatten)]
+        key: cert_pki::KeyArgs,
     },
     /// Register the public part of an existing certificate
     Upload {
-        /// PEM or DER; `-` is standard input
+        /// PEM, DER or PKCS#12 (.pfx, .p12); `-` is standard input
         file: PathBuf,
+        #[command(flatten)]
+        password: cert_pki::PasswordArgs,
         /// What it is called
         #[arg(long)]
         name: String,
@@ -106,6 +110,8 @@ pub(super) enum Verb {
         /// SHA-256 thumbprint
         thumbprint: Thumbprint,
     },
+    /// Write the public certificates of all nodes to a file, for another cluster that is to let them in
+    ExportServer(cert_pki::ExportServer),
 }
 
 const COLUMNS: &[Column] = &[
@@ -140,30 +146,31 @@ impl Verb {
                 let answer = session.client()?.get_certificate(request).await?;
                 show(session, answer.certificate)
             }
-            Self::Generate { name, rights, ttl, password_file, out } => {
+            Self::Generate { name, rights, ttl, password_file, out, key } => {
                 let password = password_file.as_deref().map(password).transpose()?;
                 let request = proto::GenerateCertificateRequest {
+                    csr: key.csr()?,
+                    pfx_compat: key.pfx_compat,
                     name,
                     clearance: rights.clearance.into(),
                     grants: rights.databases,
                     lifetime_seconds: ttl.map_or(0, |ttl| ttl.as_secs()),
                     password: password.unwrap_or_default(),
-                    request_id: String::new(),
+                    ..Default::default()
                 };
                 generate(session, request, out).await
             }
-            Self::Upload { file, name, rights } => {
+            Self::Upload { file, password, name, rights } => {
                 let request = proto::UploadCertificateRequest {
                     name,
                     clearance: rights.clearance.into(),
                     grants: rights.databases,
+                    password: password.read(&file)?,
                     certificate: read_bounded(&file)?,
                     request_id: String::new(),
                 };
                 let answer = session.client()?.upload_certificate(request).await?;
-                if answer.private_key_dropped {
-                    super::message("warning: the file held a private key; it was sent and dropped");
-                }
+                cert_pki::explain_upload(&answer);
                 show(session, answer.certificate)
             }
             Self::Edit { thumbprint, name, clearance, databases, no_db, etag } => {
@@ -180,6 +187,7 @@ impl Verb {
                 show(session, answer.certificate)
             }
             Self::Delete { thumbprint } => delete(session, thumbprint).await,
+            Self::ExportServer(export) => export.run(session).await,
         }
     }
 }
@@ -289,14 +297,14 @@ pub(super) fn row(certificate: &proto::Certificate) -> Row {
         .with("etag", c.etag)
 }
 
-fn password(path: &Path) -> Result<String> {
+pub(super) fn password(path: &Path) -> Result<String> {
     let bytes = read_bounded(path)?;
     let text = String::from_utf8(bytes).map_err(|_| Failed::usage("the password is not UTF-8"))?;
     let text = text.trim_end_matches(['\r', '\n']).to_owned();
     if text.is_empty() { Err(Failed::usage("the password file is empty")) } else { Ok(text) }
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let failed = |e: std::io::Error| Failed::file(path, &e);
     if path == Path::new("-") {

@@ -17,6 +17,7 @@
 
 mod bench;
 mod cert;
+mod cert_pki;
 mod cluster;
 mod contexts;
 mod db;

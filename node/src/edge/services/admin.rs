@@ -47,15 +47,22 @@ impl AdminService for Admin {
         let name = CertificateName::parse(&asked.admin_name)
             .map_err(|why| convert::invalid("admin_name", why))?;
         let refused = |why: certificates::Refused| convert::invalid("admin_certificate", why);
-        let upload = certificates::from_upload(&asked.admin_certificate).map_err(refused)?;
-        let parsed = certificates::parse(&upload.der).map_err(refused)?;
+        let given = zeroize::Zeroizing::new(asked.admin_certificate);
+        if certificates::is_pkcs12(&given) {
+            // Whoever owns the files can take it apart, and its password stays with them.
+            let why = "is PKCS#12; give the certificate alone, in PEM or DER";
+            return Err(convert::invalid("admin_certificate", why));
+        }
+        let upload = certificates::from_upload(&given, None).map_err(refused)?;
+        let der = upload.single().map_err(refused)?;
+        let parsed = certificates::parse(&der).map_err(refused)?;
         certificates::check_registrable(&parsed, Usage::Client, self.0.clock.wall())
             .map_err(refused)?;
-        let thumbprint = Thumbprint::of(&upload.der);
+        let thumbprint = Thumbprint::of(&der);
         if thumbprint == self.0.node.identity.load().thumbprint() {
             return Err(convert::invalid("admin_certificate", "is the certificate of this node"));
         }
-        let formed = self.0.engine.bootstrap(upload.der, name).await.map_err(convert::status)?;
+        let formed = self.0.engine.bootstrap(der, name).await.map_err(convert::status)?;
         tracing::info!(cluster_id = formed.cluster_id, admin = %thumbprint, "bootstrapped");
         Ok(Response::new(BootstrapResponse {
             cluster_id: formed.cluster_id,

@@ -10,6 +10,7 @@ use rookery_proto::{
     security::v1::{
         Certificate, Clearance as ClearanceNumber, DeleteCertificateRequest,
         DeleteCertificateResponse, EditCertificateRequest, EditCertificateResponse,
+        ExportServerCertificatesRequest, ExportServerCertificatesResponse,
         GenerateCertificateRequest, GenerateCertificateResponse, GetCertificateRequest,
         GetCertificateResponse, Grant, ListCertificatesRequest, ListCertificatesResponse,
         UploadCertificateRequest, UploadCertificateResponse, WhoAmIRequest, WhoAmIResponse,
@@ -27,9 +28,10 @@ use crate::{
     cluster::{self, Registry},
     database::page_token::Binding,
     edge::{
-        Edge, convert, package,
+        Edge, convert, export, package,
         peer_identity::CallContext,
         services::{page_size, page_start, propose, request_id, unexpected_outcome},
+        upload,
     },
     limits,
     names::{CertificateName, DatabaseId, DatabaseName, Thumbprint, Timestamp},
@@ -51,7 +53,7 @@ impl SecurityService for Security {
     ) -> Result<Response<GenerateCertificateResponse>, Status> {
         let operation = ServerOperation::GenerateCertificate;
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
-        let asked = request.into_inner();
+        let mut asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
         let name = certificate_name(&asked.name)?;
         let clearance = clearance(asked.clearance)?;
@@ -60,8 +62,8 @@ impl SecurityService for Security {
         allowed(&context, Action::Generate, &target)?;
         let wish = package::Wish {
             name: name.clone(),
-            lifetime: package::lifetime(asked.lifetime_seconds)?,
-            password: package::chosen_password(asked.password)?,
+            not_after: package::not_after(&asked, context.at)?,
+            key: package::key(&mut asked)?,
         };
         let made = package::make(&self.0, &context, wish).await?;
         let put = put(made.der.clone(), &name, clearance, grants, true);
@@ -86,27 +88,35 @@ impl SecurityService for Security {
         let name = certificate_name(&asked.name)?;
         let clearance = clearance(asked.clearance)?;
         let grants = grants(&asked.grants, clearance)?;
-        let given = zeroize::Zeroizing::new(asked.certificate);
-        let refused = |why: certificates::Refused| convert::invalid("certificate", why);
-        let upload = certificates::from_upload(&given).map_err(refused)?;
-        let parsed = certificates::parse(&upload.der).map_err(refused)?;
         let usage = match clearance {
             Clearance::ClusterNode => Usage::Node,
             Clearance::User | Clearance::Operator | Clearance::ClusterAdmin => Usage::Client,
         };
-        certificates::check_registrable(&parsed, usage, context.at).map_err(refused)?;
-        let target = Target {
-            requested: Some(clearance),
-            is_current_member: self.is_a_nodes(&parsed.thumbprint, &context),
-            ..Target::default()
-        };
+        let upload = upload::read(&self.0, asked.certificate, asked.password).await?;
+        let parsed = upload::judge(&upload, usage, context.at)?;
+        let is_current_member =
+            parsed.iter().any(|parsed| self.is_a_nodes(&parsed.thumbprint, &context));
+        let target = Target { requested: Some(clearance), is_current_member, ..Target::default() };
         allowed(&context, Action::Upload, &target)?;
-        let put = put(upload.der, &name, clearance, grants, false);
+        let (skipped, dropped) = (upload.authorities_skipped, upload.private_key_dropped);
+        let der = upload.single().map_err(upload::refused)?;
+        let put = put(der, &name, clearance, grants, false);
         let outcome = propose(&self.0, permit, &context, id, Command::PutCertificate(put)).await?;
         Ok(Response::new(UploadCertificateResponse {
             certificate: Some(self.shown_outcome(outcome, &context)?),
-            private_key_dropped: upload.private_key_dropped,
+            private_key_dropped: dropped,
+            authorities_skipped: u32::try_from(skipped).unwrap_or(u32::MAX),
+            thumbprints: parsed.iter().map(|parsed| parsed.thumbprint.to_string()).collect(),
         }))
+    }
+
+    async fn export_server_certificates(
+        &self,
+        request: Request<ExportServerCertificatesRequest>,
+    ) -> Result<Response<ExportServerCertificatesResponse>, Status> {
+        let operation = ServerOperation::ExportServerCertificates;
+        let (_, context) = self.0.authorize_server(&request, operation).await?;
+        export::server_certificates(&self.0, &context, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_certificates(
