@@ -99,7 +99,9 @@ pub enum Refused {
     )]
     Pkcs12Unsupported(&'static str),
     /// A PKCS#12 file that proves nothing.
-    #[error("the PKCS#12 file has no MAC, so nothing tells whether it is whole; export it with one")]
+    #[error(
+        "the PKCS#12 file has no MAC, so nothing tells whether it is whole; export it with one"
+    )]
     Pkcs12WithoutMac,
     /// A PKCS#12 file that would keep a processor busy for long.
     #[error(
@@ -113,7 +115,9 @@ pub enum Refused {
         rounds_max: u64,
     },
     /// A PKCS#12 file with too much in it.
-    #[error("the PKCS#12 file holds more than {1} {0}; give a file with the certificates of one holder")]
+    #[error(
+        "the PKCS#12 file holds more than {1} {0}; give a file with the certificates of one holder"
+    )]
     Pkcs12TooMany(&'static str, usize),
     /// A PKCS#12 file with a password, and none was given.
     #[error("the PKCS#12 file has a password; give it too")]
@@ -139,7 +143,9 @@ pub enum Refused {
     )]
     RequestAlgorithm,
     /// A private key where a certificate is expected.
-    #[error("this is a private key; give the certificate or the request, and keep the key to yourself")]
+    #[error(
+        "this is a private key; give the certificate or the request, and keep the key to yourself"
+    )]
     PrivateKey,
     /// Not version 3.
     #[error(

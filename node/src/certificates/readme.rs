@@ -23,7 +23,9 @@ pub(super) fn readme(contents: &PackageContents<'_>, stem: &str) -> String {
 
 fn with_key(stem: &str, protection: Protection) -> String {
     let pfx = match protection {
-        Protection::Modern => "certificate and key in one file with a password, for browsers and operating systems",
+        Protection::Modern => {
+            "certificate and key in one file with a password, for browsers and operating systems"
+        }
         Protection::Compatible => {
             "certificate and key in one file with a password, for browsers and old operating systems; its protection \
              (3DES, SHA-1) is weak, so delete the file once it is imported"

@@ -43,11 +43,8 @@ impl Upload {
 /// and what [`parse`] refuses.
 pub fn from_upload(bytes: &[u8], password: Option<&str>) -> Result<Upload, Refused> {
     bounded(bytes, limits::UPLOAD_BYTES_MAX)?;
-    let (found, private_key_dropped) = if bytes.first() == Some(&0x30) {
-        from_der(bytes, password)?
-    } else {
-        from_pem(bytes)?
-    };
+    let (found, private_key_dropped) =
+        if bytes.first() == Some(&0x30) { from_der(bytes, password)? } else { from_pem(bytes)? };
     let total = found.len();
     let certificates = holders(found)?;
     let authorities_skipped = total - certificates.len();

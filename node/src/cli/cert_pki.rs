@@ -77,7 +77,9 @@ pub(super) fn explain_upload(answer: &proto::UploadCertificateResponse) {
     }
     if answer.authorities_skipped > 0 {
         let skipped = answer.authorities_skipped;
-        super::message(&format!("{skipped} certificates that only issue others in it were skipped"));
+        super::message(&format!(
+            "{skipped} certificates that only issue others in it were skipped"
+        ));
     }
     if let [_, others @ ..] = answer.thumbprints.as_slice()
         && !others.is_empty()

@@ -26,15 +26,16 @@ pub async fn server_certificates(
     let password = package::password(asked.password)?;
     let certificates = certificates_of(edge, context);
     let pem = certificates.values().map(|der| certificates::certificate_pem(der)).collect();
-    let thumbprints =
-        certificates.values().map(|der| Thumbprint::of(der).to_string()).collect();
+    let thumbprints = certificates.values().map(|der| Thumbprint::of(der).to_string()).collect();
     let packing = move || {
         let entries = certificates.iter().map(|(alias, der)| (alias.as_str(), der.as_slice()));
         certificates::collection(entries, &password)
     };
     let pfx = edge.work.run(packing).await?;
-    let pfx = pfx.map_err(|error| convert::internal("The certificates could not be packed", error))?;
-    let file_name = format!("{}-servers.pfx", certificates::file_stem(&context.registry.cluster_id));
+    let pfx =
+        pfx.map_err(|error| convert::internal("The certificates could not be packed", error))?;
+    let file_name =
+        format!("{}-servers.pfx", certificates::file_stem(&context.registry.cluster_id));
     Ok(ExportServerCertificatesResponse { pfx, pem, thumbprints, file_name })
 }
 

@@ -66,8 +66,7 @@ pub fn key(asked: &mut GenerateCertificateRequest) -> Result<Key, Status> {
     let password = password(std::mem::take(&mut asked.password))?;
     let password = (!password.expose().is_empty()).then_some(password);
     if asked.csr.is_empty() {
-        let protection =
-            if asked.pfx_compat { Protection::Compatible } else { Protection::Modern };
+        let protection = if asked.pfx_compat { Protection::Compatible } else { Protection::Modern };
         return Ok(Key::New { password, protection });
     }
     let without = "is for a PFX, and none is made for a request: the key stays with its owner";
@@ -92,7 +91,9 @@ pub fn not_after(asked: &GenerateCertificateRequest, now: Timestamp) -> Result<T
     };
     match (asked.lifetime_seconds, asked.not_after_unix_ms) {
         (0, 0) => Ok(after(limits::CERTIFICATE_LIFE_DEFAULT)),
-        (seconds, 0) if (least..=most).contains(&seconds) => Ok(after(Duration::from_secs(seconds))),
+        (seconds, 0) if (least..=most).contains(&seconds) => {
+            Ok(after(Duration::from_secs(seconds)))
+        }
         (_, 0) => Err(convert::invalid("lifetime_seconds", format!("must be {least} to {most}"))),
         (0, moment) if moment <= now.0 => {
             Err(convert::invalid("not_after_unix_ms", "must be in the future"))
@@ -129,7 +130,9 @@ pub fn password(text: String) -> Result<Secret, Status> {
     }
     // The key derivation of PKCS#12 takes text of the Basic Multilingual Plane.
     if chosen.expose().chars().any(|c| u32::from(c) > 0xffff) {
-        return invalid("must not hold characters beyond U+FFFF, such as emoji: a PFX cannot carry them");
+        return invalid(
+            "must not hold characters beyond U+FFFF, such as emoji: a PFX cannot carry them",
+        );
     }
     Ok(chosen)
 }
@@ -189,7 +192,8 @@ fn made(
             packed(&wish.name, der, HolderKey::WithHolder, &cluster, None)
         }
         Key::New { password, protection } => {
-            let issued = issue(node, |issuer, key| certificates::issue_client(&request, issuer, key))?;
+            let issued =
+                issue(node, |issuer, key| certificates::issue_client(&request, issuer, key))?;
             let (password, made) = match password {
                 Some(chosen) => (chosen, None),
                 None => {

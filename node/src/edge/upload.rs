@@ -39,7 +39,10 @@ pub fn judge(upload: &Upload, usage: Usage, at: Timestamp) -> Result<Vec<Parsed>
             Ok(()) => Ok(parsed),
             Err(why) if several => {
                 let which = parsed.thumbprint.short();
-                Err(convert::invalid("certificate", format!("the one of thumbprint {which}…: {why}")))
+                Err(convert::invalid(
+                    "certificate",
+                    format!("the one of thumbprint {which}…: {why}"),
+                ))
             }
             Err(why) => Err(refused(why)),
         }

@@ -116,7 +116,9 @@ impl SecurityService for Security {
     ) -> Result<Response<ExportServerCertificatesResponse>, Status> {
         let operation = ServerOperation::ExportServerCertificates;
         let (_, context) = self.0.authorize_server(&request, operation).await?;
-        export::server_certificates(&self.0, &context, request.into_inner()).await.map(Response::new)
+        export::server_certificates(&self.0, &context, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn list_certificates(
