@@ -64,6 +64,7 @@ no_request_ids!(
     database::GetDatabaseRecordRequest,
     security::ListCertificatesRequest,
     security::GetCertificateRequest,
+    security::ExportServerCertificatesRequest,
     security::WhoAmIRequest,
     cluster::GetTopologyRequest,
     cluster::GetStatusRequest,
@@ -168,6 +169,8 @@ methods!(security::security_service_client::SecurityServiceClient {
     enable_certificate(EnableCertificateRequest) -> EnableCertificateResponse;
     /// Deletes expired certificates that the caller may delete.
     purge_certificates(PurgeCertificatesRequest) -> PurgeCertificatesResponse;
+    /// The public certificates of all nodes, as a PFX and as PEM.
+    export_server_certificates(ExportServerCertificatesRequest) -> ExportServerCertificatesResponse;
     /// Tells who the caller is.
     who_am_i(WhoAmIRequest) -> WhoAmIResponse;
 });

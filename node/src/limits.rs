@@ -12,8 +12,28 @@ pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 2_000;
 pub const HANDSHAKES_MAX: usize = 1_000;
 /// Largest client certificate in bytes of DER.
 pub const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
-/// Largest upload that is searched for a certificate, in bytes: PEM with a chain and a key.
-pub const UPLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest upload that is searched for certificates, in bytes: a full container with its chain and keys.
+pub const UPLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Most certificates of one upload, those of authorities included.
+pub const UPLOAD_CERTIFICATES_MAX: usize = 16;
+/// Most parts (SafeContents) of a PKCS#12 file.
+pub const PKCS12_PARTS_MAX: usize = 16;
+/// Most SafeBags of a PKCS#12 file, at all depths: certificates, keys, lists, and what nobody knows.
+pub const PKCS12_BAGS_MAX: usize = 64;
+/// Deepest nesting of SafeBags in SafeBags.
+pub const PKCS12_DEPTH_MAX: usize = 4;
+/// Most rounds of one key derivation in a PKCS#12 file.
+pub const PKCS12_ROUNDS_MAX: u64 = 1_000_000;
+/// Most rounds of all key derivations that reading one PKCS#12 file takes: below a second of one core.
+pub const PKCS12_ROUNDS_TOTAL_MAX: u64 = 2_000_000;
+/// Longest password of an uploaded PKCS#12 file in bytes.
+pub const PKCS12_PASSWORD_BYTES_MAX: usize = 1_024;
+/// Largest certificate request (PKCS#10) in bytes.
+pub const CERTIFICATE_REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Certificates and containers that are made or opened at once: each keeps a core busy.
+pub const CERTIFICATE_WORK_MAX: usize = 2;
+/// Calls that wait until they may make or open one.
+pub const CERTIFICATE_WORK_WAITING_MAX: usize = 64;
 /// Most host names and addresses of a node certificate.
 pub const NODE_CERTIFICATE_NAMES_MAX: usize = 100;
 /// Longest client certificate chain.
@@ -54,7 +74,7 @@ pub const NOTE_CHARS_MAX: usize = 1_024;
 /// Longest owner of a certificate in characters.
 pub const OWNER_CHARS_MAX: usize = 128;
 /// Most certificates of one entry: a primary and its secondaries.
-pub const ENTRY_CERTIFICATES_MAX: usize = 16;
+pub const ENTRY_CERTIFICATES_MAX: usize = UPLOAD_CERTIFICATES_MAX;
 /// Most entries that one purge changes.
 pub const PURGED_MAX: usize = 1_000;
 /// Most entries that a list sorts; where more may pass its filters, it walks them in their order instead.

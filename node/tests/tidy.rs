@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("crypto", &["limits", "names", "os"]),
     ("storage", &["crypto", "limits", "names"]),
     ("authz", &["limits", "names"]),
-    ("certificates", &["limits", "names"]),
+    ("certificates", &["crypto", "limits", "names"]),
     ("tls", &["limits", "names", "os"]),
     ("results", &["authz", "limits", "names", "storage"]),
     ("cluster", &["authz", "certificates", "limits", "names", "results", "storage"]),
@@ -107,6 +107,8 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("rocksdb", &["storage"], "storage is the only place that knows the engine"),
     ("chacha20poly1305", &["crypto"], "crypto is the only place that names the AEAD"),
     ("chacha20", &["crypto"], "crypto is the only place that names the cipher"),
+    ("pkcs5", &["crypto"], "crypto is the only place that names a cipher"),
+    ("rc2", &["crypto"], "crypto is the only place that names a cipher"),
     ("openssl", &[], "one TLS implementation: rustls"),
     ("native_tls", &[], "one TLS implementation: rustls"),
 ];

@@ -128,6 +128,7 @@ fn rows() -> Vec<Row> {
     add(SECURITY, "WhoAmI", "", Public);
     add(SECURITY, "ListCertificates", "", Operator);
     add(SECURITY, "GetCertificate", "", Operator);
+    add(SECURITY, "ExportServerCertificates", "", Operator);
     for method in
         ["GenerateCertificate", "UploadCertificate", "EditCertificate", "DeleteCertificate"]
     {
@@ -230,6 +231,7 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
             bytes(&database::DeleteDatabaseRequest { name: variant, request_id: request_id() })
         }
         "WhoAmI" => bytes(&security::WhoAmIRequest {}),
+        "ExportServerCertificates" => bytes(&security::ExportServerCertificatesRequest::default()),
         "ListCertificates" => bytes(&security::ListCertificatesRequest::default()),
         "GetCertificate" => bytes(&security::GetCertificateRequest { thumbprint: target().await? }),
         "GenerateCertificate" => bytes(&security::GenerateCertificateRequest {
@@ -244,6 +246,7 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
             grants: granted(&[]),
             certificate: Identity::new(&unique)?.leaf().to_vec(),
             request_id: request_id(),
+            ..Default::default()
         }),
         "EditCertificate" => bytes(&security::EditCertificateRequest {
             thumbprint: target().await?,

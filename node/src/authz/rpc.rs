@@ -62,6 +62,10 @@ pub const RPCS: &[(&str, RpcRule)] = {
         ("rookery.security.v1.SecurityService/DisableCertificate", Server(S::DisableCertificate)),
         ("rookery.security.v1.SecurityService/EnableCertificate", Server(S::DisableCertificate)),
         ("rookery.security.v1.SecurityService/PurgeCertificates", Server(S::PurgeCertificates)),
+        (
+            "rookery.security.v1.SecurityService/ExportServerCertificates",
+            Server(S::ExportServerCertificates),
+        ),
         ("rookery.security.v1.SecurityService/WhoAmI", Server(S::WhoAmI)),
     ]
 };

@@ -24,21 +24,30 @@ fn value(bytes: &[u8], depth: usize) -> Result<(u8, &[u8]), Refused> {
     if depth > DEPTH_MAX {
         return Err(Refused::Malformed("it is nested too deep"));
     }
-    let (tag, bytes) = split(bytes)?;
-    if tag & 0x1f == 0x1f {
-        // X.509 has no tag above 30, so the long form is always a disguise.
-        return Err(Refused::NotCanonical("a tag in long form"));
-    }
-    let (length, bytes) = length(bytes)?;
-    let Some((content, rest)) = bytes.split_at_checked(length) else {
-        return Err(Refused::Malformed("it is cut off"));
-    };
+    let (tag, content, rest) = split_value(bytes)?;
     if tag & 0x20 != 0 {
         constructed(tag, content, depth)?;
     } else {
         primitive(tag, content)?;
     }
     Ok((tag, rest))
+}
+
+/// Tag and content of the value that `bytes` begin with, and what follows it. What the content holds is not looked at.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn split_value(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), Refused> {
+    let (tag, bytes) = split(bytes)?;
+    if tag & 0x1f == 0x1f {
+        // X.509 and its kin have no tag above 30, so the long form is always a disguise.
+        return Err(Refused::NotCanonical("a tag in long form"));
+    }
+    let (length, bytes) = length(bytes)?;
+    let Some((content, rest)) = bytes.split_at_checked(length) else {
+        return Err(Refused::Malformed("it is cut off"));
+    };
+    Ok((tag, content, rest))
 }
 
 fn split(bytes: &[u8]) -> Result<(u8, &[u8]), Refused> {

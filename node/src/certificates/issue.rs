@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 
 use crate::{
-    certificates::{Error, Secret, parse::x509, pem},
+    certificates::{Error, Secret, SigningRequest, parse::x509, pem},
     limits,
     names::Timestamp,
 };
@@ -51,10 +51,30 @@ pub fn issue_client(
     issuer_der: &[u8],
     issuer_key_pem: &str,
 ) -> Result<Issued, Error> {
+    signed(client_params(request)?, &issuer(issuer_der, issuer_key_pem)?)
+}
+
+/// Issues a client certificate over the key of a signing request. Nothing else of the signing request is taken over.
+///
+/// # Errors
+/// As [`issue_client`].
+pub fn issue_for_request(
+    request: &IssueRequest,
+    signing_request: &SigningRequest,
+    issuer_der: &[u8],
+    issuer_key_pem: &str,
+) -> Result<Vec<u8>, Error> {
+    let key = SubjectPublicKeyInfo::from_der(signing_request.public_key()).map_err(Error::Issue)?;
+    let issuer = issuer(issuer_der, issuer_key_pem)?;
+    let certificate = client_params(request)?.signed_by(&key, &issuer).map_err(Error::Issue)?;
+    Ok(certificate.der().to_vec())
+}
+
+fn client_params(request: &IssueRequest) -> Result<CertificateParams, Error> {
     let mut params = params(request, Vec::new())?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    signed(params, &issuer(issuer_der, issuer_key_pem)?)
+    Ok(params)
 }
 
 /// Issues a node certificate for these host names and addresses: digitalSignature, serverAuth and clientAuth.

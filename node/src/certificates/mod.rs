@@ -3,6 +3,8 @@
 //! ```text
 //! upload:    bytes -> from_upload -> parse -> check_registrable -> the registry
 //! generate:  issue_client -> parse -> check_registrable -> the registry -> package, once
+//! request:   bytes -> SigningRequest -> issue_for_request -> … -> package without a key
+//! export:    public certificates -> collection (PFX and PEM)
 //! ```
 //!
 //! Trust never comes from here: a certificate is an identity because it is registered, whoever issued it. What is
@@ -21,17 +23,25 @@ mod display;
 mod issue;
 mod package;
 mod parse;
+mod pem;
+mod pfx;
+mod pkcs12;
+mod readme;
 mod registrable;
+mod request;
 mod secret;
 mod upload;
 
 pub use display::{escape, is_misleading};
-pub use issue::{IssueRequest, Issued, issue_ca, issue_client, issue_node};
-pub use package::{PackageContents, file_stem, package, password};
+pub use issue::{IssueRequest, Issued, issue_ca, issue_client, issue_for_request, issue_node};
+pub use package::{HolderKey, PackageContents, file_stem, package, password};
 pub use parse::{Parsed, parse};
+pub use pem::{certificate_pem, pem};
+pub use pfx::{Protection, collection};
 pub use registrable::{Usage, check_registrable};
+pub use request::SigningRequest;
 pub use secret::Secret;
-pub use upload::{Upload, from_upload};
+pub use upload::{Upload, from_upload, is_pkcs12};
 
 use crate::{limits, names::Timestamp};
 
@@ -61,17 +71,81 @@ pub enum Refused {
     /// A text without a certificate.
     #[error("no certificate was found; give one as PEM (-----BEGIN CERTIFICATE-----) or as DER")]
     NoCertificate,
-    /// More certificates than one entry has.
-    #[error("{0} certificates were found; one entry has at most {max}", max = limits::ENTRY_CERTIFICATES_MAX)]
+    /// A text with several.
+    #[error("{0} certificates were found, and one is expected; give the holder's alone")]
+    SeveralCertificates(usize),
+    /// More certificates than one entry takes.
+    #[error("there are more than {0} certificates in it; give those of one holder alone")]
     TooManyCertificates(usize),
-    /// A PKCS#12 file.
+    /// The same certificate more than once.
+    #[error("a certificate stands in it twice; give each once")]
+    Duplicate,
+    /// Every certificate is the issuer of another.
+    #[error("its certificates issue one another in a circle, so none is the holder's")]
+    Circle,
+    /// A PKCS#12 file that is damaged.
+    #[error("the PKCS#12 file (.pfx, .p12) is damaged: {0}; export it again")]
+    Pkcs12(&'static str),
+    /// A PKCS#12 file in BER, as NSS exports them.
     #[error(
-        "this is a PKCS#12 file (.pfx, .p12); take the certificate out of it with `openssl pkcs12 -in FILE -clcerts \
+        "the PKCS#12 file is in BER, as Firefox and NSS (pk12util) export them, and only DER is read here; take the \
+         certificate out of it with `openssl pkcs12 -in FILE -nokeys -out certificate.pem` and give that"
+    )]
+    Pkcs12Ber,
+    /// A PKCS#12 file that is protected in a way that is not known here.
+    #[error(
+        "the PKCS#12 file cannot be read here: {0}; take the certificate out of it with `openssl pkcs12 -in FILE \
          -nokeys -out certificate.pem` and give that"
     )]
-    Pkcs12,
+    Pkcs12Unsupported(&'static str),
+    /// A PKCS#12 file that proves nothing.
+    #[error(
+        "the PKCS#12 file has no MAC, so nothing tells whether it is whole; export it with one"
+    )]
+    Pkcs12WithoutMac,
+    /// A PKCS#12 file that would keep a processor busy for long.
+    #[error(
+        "the PKCS#12 file demands {rounds} rounds of key derivation, at most {rounds_max} are done; export it again \
+         with fewer"
+    )]
+    Pkcs12Rounds {
+        /// What the file demands.
+        rounds: u64,
+        /// What is done.
+        rounds_max: u64,
+    },
+    /// A PKCS#12 file with too much in it.
+    #[error(
+        "the PKCS#12 file holds more than {1} {0}; give a file with the certificates of one holder"
+    )]
+    Pkcs12TooMany(&'static str, usize),
+    /// A PKCS#12 file with a password, and none was given.
+    #[error("the PKCS#12 file has a password; give it too")]
+    PasswordRequired,
+    /// Not its password.
+    #[error("this is not the password of the PKCS#12 file, or the file is damaged")]
+    WrongPassword,
+    /// No request in what should be one.
+    #[error(
+        "no certificate request was found; give one (PKCS#10) as PEM (-----BEGIN CERTIFICATE REQUEST-----) or as DER"
+    )]
+    NoRequest,
+    /// A certificate request that is damaged.
+    #[error("the certificate request is damaged: {0}")]
+    Request(&'static str),
+    /// A certificate request without proof that who made it holds the key.
+    #[error("the certificate request is not signed by the key that stands in it")]
+    RequestSignature,
+    /// A certificate request that is signed in a way that cannot be checked here.
+    #[error(
+        "the certificate request is signed with an algorithm that cannot be checked here; sign it with SHA-256 and the \
+         key's own scheme"
+    )]
+    RequestAlgorithm,
     /// A private key where a certificate is expected.
-    #[error("this is a private key; give the certificate, and keep the key to yourself")]
+    #[error(
+        "this is a private key; give the certificate or the request, and keep the key to yourself"
+    )]
     PrivateKey,
     /// Not version 3.
     #[error(
@@ -158,33 +232,6 @@ pub enum Error {
     Context(#[source] toml::ser::Error),
 }
 
-/// One PEM section, lines of 64 characters.
-#[must_use]
-pub fn pem(label: &str, der: &[u8]) -> Secret {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    // The capacity is exact enough that the text is never moved, so that no copy of a key stays behind.
-    let mut body = zeroize::Zeroizing::new(String::with_capacity(der.len() / 3 * 4 + 8));
-    STANDARD.encode_string(der, &mut body);
-    let mut text = String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 48);
-    text.push_str("-----BEGIN ");
-    text.push_str(label);
-    text.push_str("-----\n");
-    for line in body.as_bytes().chunks(64) {
-        text.extend(line.iter().map(|byte| char::from(*byte)));
-        text.push('\n');
-    }
-    text.push_str("-----END ");
-    text.push_str(label);
-    text.push_str("-----\n");
-    Secret::new(text)
-}
-
-/// A certificate as PEM.
-#[must_use]
-pub fn certificate_pem(der: &[u8]) -> String {
-    pem("CERTIFICATE", der).expose().to_owned()
-}
-
 /// A moment as people read it, in UTC.
 fn moment(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(at.0)
@@ -204,4 +251,10 @@ fn bounded_certificate(der: &[u8]) -> Result<(), Refused> {
 }
 
 #[cfg(test)]
+mod package_tests;
+#[cfg(test)]
+mod request_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upload_tests;

@@ -1,23 +1,18 @@
-//! What the holder of a generated certificate gets, once: a zip with key, certificate and how to use them.
+//! What the holder of a generated certificate gets, once: a zip with certificate, how to use it, and the key where it was
+//! made here.
 
 use std::io::{Cursor, Write as _};
 
-use p12_keystore::{
-    Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, MacAlgorithm, PrivateKey,
-    PrivateKeyChain,
-};
-use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde::Serialize;
+use zeroize::Zeroizing;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use crate::{
-    certificates::{Error, Secret, certificate_pem},
+    certificates::{Error, Protection, Secret, certificate_pem, pfx, readme::readme},
     limits,
     names::Thumbprint,
 };
 
-/// Rounds of PBKDF2 and of the MAC's key derivation; far below what OpenSSL, NSS and Chromium take at most.
-const PFX_ITERATIONS: u32 = 100_000;
 /// Longest file name stem.
 const STEM_CHARS_MAX: usize = 64;
 
@@ -28,18 +23,32 @@ pub struct PackageContents<'a> {
     pub name: &'a str,
     /// The certificate.
     pub der: &'a [u8],
-    /// Its private key, PKCS#8 in PEM.
-    pub key_pem: &'a Secret,
+    /// Its private key, where it was made here.
+    pub key: HolderKey<'a>,
     /// PEM bundle that a client verifies servers with.
     pub ca_pem: &'a str,
-    /// Password of the PFX.
-    pub password: &'a Secret,
     /// host:port of the client listeners.
     pub addresses: &'a [String],
     /// Thumbprints of the nodes' certificates.
     pub node_thumbprints: &'a [Thumbprint],
     /// The cluster's id.
     pub cluster_id: &'a str,
+}
+
+/// Who has the private key of a package's certificate.
+#[derive(Debug, Clone, Copy)]
+pub enum HolderKey<'a> {
+    /// It goes into the package.
+    Made {
+        /// PKCS#8 in PEM.
+        pem: &'a Secret,
+        /// Password of the PFX.
+        password: &'a Secret,
+        /// How the PFX is protected.
+        protection: Protection,
+    },
+    /// Its holder, who made a request with it: it never was here.
+    WithHolder,
 }
 
 /// What the client and the command line read.
@@ -54,7 +63,8 @@ struct Context<'a> {
     cluster_id: &'a str,
 }
 
-/// Packs `<stem>.pfx`, `<stem>.crt`, `<stem>.key`, `ca.crt`, `context.toml` and `README.md`, each with mode 0600.
+/// Packs `<stem>.pfx`, `<stem>.crt`, `<stem>.key`, `ca.crt`, `context.toml` and `README.md`, each with mode 0600; where
+/// the holder has the key, neither `.pfx` nor `.key`.
 ///
 /// # Errors
 /// An address that is not host:port, a key that is not PKCS#8, or an encoding that fails.
@@ -63,18 +73,24 @@ pub fn package(contents: &PackageContents<'_>) -> Result<Vec<u8>, Error> {
         check_address(address)?;
     }
     let stem = file_stem(contents.name);
-    let pfx = pfx(contents, &stem)?;
     let certificate = certificate_pem(contents.der);
     let context = context(contents, &stem)?;
     let readme = readme(contents, &stem);
-    archive(&[
-        (format!("{stem}.pfx"), &pfx),
-        (format!("{stem}.crt"), certificate.as_bytes()),
-        (format!("{stem}.key"), contents.key_pem.expose().as_bytes()),
-        ("ca.crt".to_owned(), contents.ca_pem.as_bytes()),
-        ("context.toml".to_owned(), context.as_bytes()),
-        ("README.md".to_owned(), readme.as_bytes()),
-    ])
+    let mut entries = Vec::new();
+    if let HolderKey::Made { pem, password, protection } = contents.key {
+        let pfx = pfx::with_key(&stem, contents.der, pem, password, protection)?;
+        entries.push((format!("{stem}.pfx"), Zeroizing::new(pfx)));
+        entries.push((format!("{stem}.key"), Zeroizing::new(pem.expose().as_bytes().to_vec())));
+    }
+    for (name, text) in [
+        (format!("{stem}.crt"), certificate),
+        ("ca.crt".to_owned(), contents.ca_pem.to_owned()),
+        ("context.toml".to_owned(), context),
+        ("README.md".to_owned(), readme),
+    ] {
+        entries.push((name, Zeroizing::new(text.into_bytes())));
+    }
+    archive(&entries)
 }
 
 /// A name as it may stand in a file name on any system: `[A-Za-z0-9._-]`, at most 64, never a path, a device, or the
@@ -141,26 +157,6 @@ fn check_address(address: &str) -> Result<(), Error> {
     if plain && address.len() <= 300 { Ok(()) } else { Err(Error::Address(address.to_owned())) }
 }
 
-/// The leaf and its key, nothing else: no chain means anything here.
-fn pfx(contents: &PackageContents<'_>, stem: &str) -> Result<Vec<u8>, Error> {
-    let key = PrivatePkcs8KeyDer::from_pem_slice(contents.key_pem.expose().as_bytes())
-        .map_err(|_| Error::Issuer("the private key is not PKCS#8 in PEM".to_owned()))?;
-    let key = PrivateKey::from_der(key.secret_pkcs8_der()).map_err(Error::Pfx)?;
-    let leaf = Certificate::from_der(contents.der).map_err(Error::Pfx)?;
-    let id = Thumbprint::of(contents.der).as_bytes()[..20].to_vec();
-    let mut store = KeyStore::new();
-    let chain = PrivateKeyChain::new(id, key, [leaf]);
-    store.add_entry(stem, KeyStoreEntry::PrivateKeyChain(chain));
-    store
-        .writer(contents.password.expose())
-        .encryption_algorithm(EncryptionAlgorithm::PbeWithHmacSha256AndAes256)
-        .encryption_iterations(PFX_ITERATIONS)
-        .mac_algorithm(MacAlgorithm::HmacSha256)
-        .mac_iterations(PFX_ITERATIONS)
-        .write()
-        .map_err(Error::Pfx)
-}
-
 fn context(contents: &PackageContents<'_>, stem: &str) -> Result<String, Error> {
     let context = Context {
         name: stem,
@@ -174,97 +170,15 @@ fn context(contents: &PackageContents<'_>, stem: &str) -> Result<String, Error> 
     toml::to_string(&context).map_err(Error::Context)
 }
 
-fn archive(entries: &[(String, &[u8])]) -> Result<Vec<u8>, Error> {
+fn archive(entries: &[(String, Zeroizing<Vec<u8>>)]) -> Result<Vec<u8>, Error> {
     let options = SimpleFileOptions::default()
         .unix_permissions(0o600)
         .compression_method(CompressionMethod::Deflated)
         .last_modified_time(zip::DateTime::default());
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in entries {
-        archive.start_file(name, options).map_err(Error::Archive)?;
+        archive.start_file(name.as_str(), options).map_err(Error::Archive)?;
         archive.write_all(bytes)?;
     }
     Ok(archive.finish().map_err(Error::Archive)?.into_inner())
-}
-
-fn readme(contents: &PackageContents<'_>, stem: &str) -> String {
-    let thumbprint = Thumbprint::of(contents.der);
-    let address = contents.addresses.first().map_or("HOST:PORT", String::as_str);
-    let servers: String =
-        contents.addresses.iter().map(|address| format!("- `{address}`\n")).collect();
-    let nodes: String =
-        contents.node_thumbprints.iter().map(|node| format!("- `{node}`\n")).collect();
-    format!(
-        r#"# Client certificate `{stem}`
-
-Whoever holds `{stem}.key` or `{stem}.pfx` with its password is you. Keep them like a password. The server kept no
-copy of the key: if these files are lost or seen by others, ask an administrator to delete the certificate and to
-generate another one.
-
-| file | what it is |
-| --- | --- |
-| `{stem}.pfx` | certificate and key in one file with a password, for browsers and operating systems |
-| `{stem}.crt` | the certificate, PEM |
-| `{stem}.key` | the private key, PEM, without a password |
-| `ca.crt` | what the servers are verified with, PEM |
-| `context.toml` | addresses and file names, for the command line and client libraries |
-
-Thumbprint (SHA-256): `{thumbprint}`
-
-Servers:
-
-{servers}
-Thumbprints of their certificates:
-
-{nodes}
-## Command line
-
-```
-rookery context import {stem}.zip
-rookery whoami
-```
-
-## Browser
-
-1. Import `{stem}.pfx` with its password. Firefox: Settings, Privacy & Security, View Certificates, Your Certificates,
-   Import. Chrome and Edge on Linux: Settings, Privacy and security, Security, Manage certificates. Windows: open the
-   file. macOS: open the file, add it to the login keychain.
-2. If the browser warns of an unknown issuer, import `ca.crt` as an authority, for this purpose alone.
-3. Open <https://{address}/> and choose the certificate. If none is asked for, use a new private window.
-
-## curl
-
-```
-curl --cert {stem}.crt --key {stem}.key --cacert ca.crt https://{address}/
-```
-
-## Python
-
-```python
-import grpc
-
-def read(name):
-    with open(name, "rb") as file:
-        return file.read()
-
-credentials = grpc.ssl_channel_credentials(
-    root_certificates=read("ca.crt"),
-    private_key=read("{stem}.key"),
-    certificate_chain=read("{stem}.crt"),
-)
-channel = grpc.secure_channel("{address}", credentials)
-```
-
-## Rust
-
-```rust
-use tonic::transport::{{Certificate, Channel, ClientTlsConfig, Identity}};
-
-let tls = ClientTlsConfig::new()
-    .ca_certificate(Certificate::from_pem(std::fs::read("ca.crt")?))
-    .identity(Identity::from_pem(std::fs::read("{stem}.crt")?, std::fs::read("{stem}.key")?));
-let channel = Channel::from_static("https://{address}").tls_config(tls)?.connect().await?;
-```
-"#
-    )
 }

@@ -41,7 +41,7 @@ pub fn check_registrable(parsed: &Parsed, usage: Usage, at: Timestamp) -> Result
     if version != 2 {
         return Err(Refused::Version(version.saturating_add(1)));
     }
-    key(&Key::of(x509.public_key()))?;
+    check_key(&Key::of(x509.public_key()))?;
     dates(parsed, at)?;
     extensions(&x509)?;
     usages(&x509, usage)?;
@@ -51,7 +51,8 @@ pub fn check_registrable(parsed: &Parsed, usage: Usage, at: Timestamp) -> Result
     Ok(())
 }
 
-fn key(key: &Key) -> Result<(), Refused> {
+/// Checks that a key protects, and that TLS connections can use it.
+pub(super) fn check_key(key: &Key) -> Result<(), Refused> {
     match key {
         Key::P256 | Key::P384 | Key::Ed25519 => Ok(()),
         Key::Rsa { bits, .. } if *bits < 2_048 => {

@@ -1,8 +1,8 @@
-//! Every row of what may be registered, what an upload may hold, what is issued, and what is in a package.
+//! Every row of what may be registered, and what is issued.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{collections::BTreeSet, io::Read as _};
+use std::collections::BTreeSet;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
@@ -15,10 +15,10 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::*;
 use crate::names::Thumbprint;
 
-const NOW: Timestamp = Timestamp(1_800_000_000_000);
+pub(super) const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const DAY: i64 = 86_400_000;
 
-type Edit = fn(&mut CertificateParams);
+pub(super) type Edit = fn(&mut CertificateParams);
 
 fn good() -> CertificateParams {
     let mut params = CertificateParams::default();
@@ -32,11 +32,11 @@ fn good() -> CertificateParams {
 }
 
 /// A self-signed certificate.
-fn own(edit: Edit) -> Vec<u8> {
+pub(super) fn own(edit: Edit) -> Vec<u8> {
     with_key(&PKCS_ECDSA_P256_SHA256, edit)
 }
 
-fn with_key(algorithm: &'static SignatureAlgorithm, edit: Edit) -> Vec<u8> {
+pub(super) fn with_key(algorithm: &'static SignatureAlgorithm, edit: Edit) -> Vec<u8> {
     let key = KeyPair::generate_for(algorithm).unwrap();
     let mut params = good();
     edit(&mut params);
@@ -130,11 +130,11 @@ fn changed(der: &[u8], path: &[usize], change: impl FnOnce(&mut Node)) -> Vec<u8
     node.write()
 }
 
-fn judge(der: &[u8], usage: Usage) -> Result<(), Refused> {
+pub(super) fn judge(der: &[u8], usage: Usage) -> Result<(), Refused> {
     check_registrable(&parse(der)?, usage, NOW)
 }
 
-fn fixture(name: &str) -> Vec<u8> {
+pub(super) fn fixture(name: &str) -> Vec<u8> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/certificates/testdata");
     std::fs::read(format!("{folder}/{name}.der")).unwrap()
 }
@@ -476,76 +476,7 @@ fn text_from_outside_cannot_move_colour_hide_or_turn() {
     assert_eq!(escape(&"x".repeat(10_000)).chars().count(), 513);
 }
 
-#[test]
-fn an_upload_is_certificates_and_no_key() {
-    let der = own(|_| ());
-    let other = own(|_| ());
-    let key = KeyPair::generate().unwrap();
-    let certificate = certificate_pem(&der);
-    let plain_key = key.serialize_pem();
-    let encrypted =
-        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
-    let windows = certificate.replace('\n', "\r\n");
-    let found = |certificates: &[&Vec<u8>], private_key_dropped| {
-        let certificates = certificates.iter().map(|der| (*der).clone()).collect();
-        Ok(Upload { certificates, authorities_skipped: 0, private_key_dropped })
-    };
-    let dropped = |private_key_dropped| found(&[&der], private_key_dropped);
-    let pfx = {
-        let issued = issue_ca(&request("pfx")).unwrap();
-        let secret = Secret::new("pfx".to_owned());
-        package_of(&issued, "pfx", &secret).remove("pfx.pfx").unwrap().1
-    };
-    let table: Vec<(&str, Vec<u8>, Result<Upload, Refused>)> = vec![
-        ("DER", der.clone(), dropped(false)),
-        ("PEM", certificate.clone().into_bytes(), dropped(false)),
-        ("PEM with CRLF", windows.into_bytes(), dropped(false)),
-        (
-            "text before PEM",
-            format!("subject=CN = alice\n\n{certificate}").into_bytes(),
-            dropped(false),
-        ),
-        ("key and PEM", format!("{plain_key}{certificate}").into_bytes(), dropped(true)),
-        ("PEM and encrypted key", format!("{certificate}{encrypted}").into_bytes(), dropped(true)),
-        (
-            "two",
-            format!("{certificate}{}", certificate_pem(&other)).into_bytes(),
-            found(&[&der, &other], false),
-        ),
-        (
-            "too many",
-            certificate.repeat(limits::ENTRY_CERTIFICATES_MAX + 1).into_bytes(),
-            Err(Refused::TooManyCertificates(limits::ENTRY_CERTIFICATES_MAX + 1)),
-        ),
-        ("key alone", plain_key.clone().into_bytes(), Err(Refused::PrivateKey)),
-        ("encrypted key alone", encrypted.as_bytes().to_vec(), Err(Refused::PrivateKey)),
-        ("key in DER", key.serialize_der(), Err(Refused::PrivateKey)),
-        ("PFX", pfx, Err(Refused::Pkcs12)),
-        ("nothing", Vec::new(), Err(Refused::Empty)),
-        ("a word", b"certificate".to_vec(), Err(Refused::NoCertificate)),
-        (
-            "two in DER",
-            [der.clone(), other.clone()].concat(),
-            Err(Refused::TrailingBytes(other.len())),
-        ),
-        (
-            "too much",
-            vec![b'x'; limits::UPLOAD_BYTES_MAX + 1],
-            Err(Refused::TooLarge {
-                bytes: limits::UPLOAD_BYTES_MAX + 1,
-                bytes_max: limits::UPLOAD_BYTES_MAX,
-            }),
-        ),
-    ];
-    for (words, bytes, expected) in table {
-        let found = from_upload(&bytes, None);
-        assert_eq!(found, expected, "{words}");
-    }
-    let damaged = certificate.replacen("MII", "M!I", 1);
-    assert!(from_upload(damaged.as_bytes(), None).is_err());
-}
-
-fn request(name: &str) -> IssueRequest {
+pub(super) fn request(name: &str) -> IssueRequest {
     IssueRequest {
         common_name: name.to_owned(),
         not_before: Timestamp(NOW.0 - 7 * DAY),
@@ -553,7 +484,7 @@ fn request(name: &str) -> IssueRequest {
     }
 }
 
-fn authority() -> Issued {
+pub(super) fn authority() -> Issued {
     issue_ca(&request("Test CA")).unwrap()
 }
 
@@ -668,159 +599,4 @@ fn what_cannot_be_issued_is_refused_with_the_reason() {
     }
     let long = issue_client(&request(&"é".repeat(128)), &ca.der, key).unwrap();
     assert_eq!(parse(&long.der).unwrap().subject, format!("CN={}", "é".repeat(64)));
-}
-
-/// The entries of a package: mode and bytes by name.
-fn package_of(
-    issued: &Issued,
-    name: &str,
-    password: &Secret,
-) -> std::collections::BTreeMap<String, (u32, Vec<u8>)> {
-    let addresses = ["n1.example:7443", "[::1]:7443"].map(str::to_owned);
-    let bytes = package(&PackageContents {
-        name,
-        der: &issued.der,
-        key_pem: &issued.key_pem,
-        ca_pem: "-----BEGIN CERTIFICATE-----\n",
-        password,
-        addresses: &addresses,
-        node_thumbprints: &[Thumbprint::of(b"node")],
-        cluster_id: "0199-cluster",
-    })
-    .unwrap();
-    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
-    (0..archive.len())
-        .map(|place| {
-            let mut entry = archive.by_index(place).unwrap();
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content).unwrap();
-            (entry.name().to_owned(), (entry.unix_mode().unwrap(), content))
-        })
-        .collect()
-}
-
-#[test]
-fn a_package_holds_all_that_its_holder_needs_for_their_eyes_only() {
-    let ca = authority();
-    let client = issue_client(&request("alice"), &ca.der, ca.key_pem.expose()).unwrap();
-    let secret = password().unwrap();
-    let entries = package_of(&client, "alice", &secret);
-    let names: Vec<_> = entries.keys().map(String::as_str).collect();
-    assert_eq!(
-        names,
-        ["README.md", "alice.crt", "alice.key", "alice.pfx", "ca.crt", "context.toml"]
-    );
-    assert!(entries.values().all(|(mode, _)| mode & 0o777 == 0o600), "{entries:?}");
-    let text = |name: &str| String::from_utf8(entries[name].1.clone()).unwrap();
-
-    assert_eq!(from_upload(text("alice.crt").as_bytes(), None).unwrap().certificates[0], client.der);
-    assert_eq!(text("alice.key"), client.key_pem.expose());
-    let context: toml::Table = toml::from_str(&text("context.toml")).unwrap();
-    assert_eq!(context["name"].as_str(), Some("alice"));
-    assert_eq!(context["certificate"].as_str(), Some("alice.crt"));
-    assert_eq!(context["key"].as_str(), Some("alice.key"));
-    assert_eq!(context["ca"].as_str(), Some("ca.crt"));
-    assert_eq!(context["cluster_id"].as_str(), Some("0199-cluster"));
-    assert_eq!(
-        context["thumbprint"].as_str(),
-        Some(Thumbprint::of(&client.der).to_string().as_str())
-    );
-    assert_eq!(context["addresses"].as_array().unwrap().len(), 2);
-    assert_eq!(context.len(), 7, "nothing else stands in it");
-    let readme = text("README.md");
-    for part in ["## Browser", "## curl", "## Python", "## Rust", "n1.example:7443", "alice.pfx"] {
-        assert!(readme.contains(part), "{part}");
-    }
-    assert!(!readme.contains(secret.expose()), "the password travels apart");
-}
-
-#[test]
-fn the_pfx_opens_with_its_password_alone_and_holds_leaf_and_key() {
-    use p12_keystore::{KeyStore, Pkcs12ImportPolicy::Strict};
-    let ca = authority();
-    let client = issue_client(&request("alice"), &ca.der, ca.key_pem.expose()).unwrap();
-    let secret = password().unwrap();
-    let pfx = package_of(&client, "alice", &secret).remove("alice.pfx").unwrap().1;
-    assert!(KeyStore::from_pkcs12(&pfx, "wrong", Strict).is_err());
-    assert!(KeyStore::from_pkcs12(&pfx, "", Strict).is_err());
-    let store = KeyStore::from_pkcs12(&pfx, secret.expose(), Strict).unwrap();
-    let (alias, chain) = store.private_key_chain().unwrap();
-    assert_eq!(alias, "alice");
-    assert_eq!(chain.certs().len(), 1, "no chain means anything here");
-    assert_eq!(chain.certs()[0].as_der(), client.der);
-    let key = KeyPair::from_pem(client.key_pem.expose()).unwrap();
-    assert_eq!(chain.key().as_der(), key.serialized_der());
-    let plain = key.serialized_der();
-    assert!(!pfx.windows(plain.len()).any(|window| window == plain), "the key is encrypted");
-}
-
-#[test]
-fn no_name_becomes_a_path_a_device_or_another_file_of_the_package() {
-    let long = "x".repeat(500);
-    let table = [
-        ("alice", "alice"),
-        ("Alice Crow (laptop)", "Alice-Crow-laptop"),
-        ("../../etc/passwd", "etc-passwd"),
-        ("..\\..\\windows", "windows"),
-        ("/root/.ssh/id", "root-ssh-id"),
-        ("C:\\x", "C-x"),
-        ("..", "certificate"),
-        (".", "certificate"),
-        ("", "certificate"),
-        ("日本語", "certificate"),
-        ("jürgen", "j-rgen"),
-        ("ca", "ca-client"),
-        ("CA", "ca-client"),
-        ("con", "client-con"),
-        ("COM1.x", "client-COM1.x"),
-        ("a\0b\nc", "a-b-c"),
-        ("-rf", "rf"),
-        (long.as_str(), &long[..64]),
-    ];
-    for (name, stem) in table {
-        assert_eq!(file_stem(name), stem, "{name:?}");
-    }
-    let ca = authority();
-    let entries = package_of(&ca, "../../ca", &Secret::new("p".to_owned()));
-    assert_eq!(entries.len(), 6);
-    for name in entries.keys() {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        assert!(name.chars().all(plain) && !name.contains(".."), "{name}");
-    }
-}
-
-#[test]
-fn an_address_that_a_shell_would_read_is_refused() {
-    let ca = authority();
-    let secret = Secret::new("p".to_owned());
-    for address in
-        ["n1.example", "n1:x", ":7443", "a b:1", "$(id):1", "a`b:1", "-o:1", "n1:70000", "a\nb:1"]
-    {
-        let addresses = [address.to_owned()];
-        let refused = package(&PackageContents {
-            name: "alice",
-            der: &ca.der,
-            key_pem: &ca.key_pem,
-            ca_pem: "",
-            password: &secret,
-            addresses: &addresses,
-            node_thumbprints: &[],
-            cluster_id: "",
-        });
-        assert!(matches!(refused, Err(Error::Address(_))), "{address}");
-    }
-}
-
-#[test]
-fn passwords_are_random_and_readable() {
-    let passwords: BTreeSet<_> =
-        (0..100).map(|_| password().unwrap().expose().to_owned()).collect();
-    assert_eq!(passwords.len(), 100);
-    for password in passwords {
-        let groups: Vec<_> = password.split('-').collect();
-        assert_eq!(groups.len(), 6, "{password}");
-        assert!(groups.iter().all(|group| group.len() == 4), "{password}");
-        assert!(!password.contains(['l', 'o', '0', '1']), "{password}");
-    }
-    assert_eq!(format!("{:?}", password().unwrap()), "Secret");
 }

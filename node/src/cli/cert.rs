@@ -1,5 +1,6 @@
 //! `rookery cert`: who is known, and what they may do.
 
+mod files;
 mod generate;
 mod list;
 mod upload;
@@ -81,6 +82,8 @@ pub(super) enum Verb {
     },
     /// Delete the registrations of all expired certificates that you may delete
     Purge,
+    /// Write the public certificates of all nodes to a file, for another cluster that is to let them in
+    ExportServer(files::ExportServer),
 }
 
 /// What is not given stays as it is.
@@ -134,6 +137,7 @@ impl Verb {
             }
             Self::Delete { thumbprint } => delete(session, thumbprint).await,
             Self::Purge => purge(session).await,
+            Self::ExportServer(export) => export.run(session).await,
         }
     }
 }
@@ -277,7 +281,7 @@ fn secondary(secondary: &proto::SecondaryCertificate) -> serde_json::Value {
     })
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let failed = |e: std::io::Error| Failed::file(path, &e);
     if path == Path::new("-") {

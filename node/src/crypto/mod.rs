@@ -16,6 +16,7 @@ mod folder;
 mod keyring;
 mod master;
 pub mod memory;
+pub mod pkcs12;
 mod seal;
 
 use std::{fmt, io, path::PathBuf};

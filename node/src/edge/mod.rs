@@ -32,6 +32,7 @@ mod call;
 pub mod connections;
 pub mod convert;
 pub mod engine;
+mod export;
 mod health;
 pub mod join_token;
 mod landing;
@@ -45,6 +46,8 @@ mod reflection;
 pub mod rpcs;
 pub mod server;
 mod services;
+mod upload;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -56,7 +59,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::{
     clock::Clock,
-    edge::{engine::Engine, metrics::Metrics},
+    edge::{engine::Engine, metrics::Metrics, work::Work},
     tls::CurrentIdentity,
 };
 
@@ -81,6 +84,8 @@ pub struct Edge {
     pub clock: Arc<dyn Clock>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
+    /// Places for what keeps a core busy.
+    pub work: Work,
 }
 
 /// What the client listener serves.

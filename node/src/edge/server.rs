@@ -194,6 +194,7 @@ impl Running {
             node,
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
+            work: Default::default(),
         });
         running.serve(&config, sockets, admin, &edge, formation)?;
         tracing::info!(

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use rookery_client::proto::security::v1 as proto;
 
-use super::{Remarks, Rights, read_bounded, row};
+use super::{Remarks, Rights, files::KeyArgs, read_bounded, row};
 use crate::{
     certificates::file_stem,
     cli::{Failed, Result, Session, contexts::Place, duration, message},
@@ -40,6 +40,8 @@ pub(in crate::cli) struct Generate {
     remarks: Remarks,
     #[command(flatten)]
     package: Package,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 /// A new certificate with the rights of another one.
@@ -63,6 +65,8 @@ impl Generate {
             grants: self.rights.databases,
             lifetime_seconds: self.package.lifetime_seconds(),
             password,
+            csr: self.key.csr()?,
+            pfx_compat: self.key.pfx_compat,
             note: self.remarks.note.unwrap_or_default(),
             owner: self.remarks.owner.unwrap_or_default(),
             ..Default::default()
@@ -128,7 +132,7 @@ fn free_path(stem: &str) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(format!("{stem}-{}.zip", uuid::Uuid::now_v7())))
 }
 
-fn password(path: &Path) -> Result<String> {
+pub(super) fn password(path: &Path) -> Result<String> {
     let bytes = read_bounded(path)?;
     let text = String::from_utf8(bytes).map_err(|_| Failed::usage("the password is not UTF-8"))?;
     let text = text.trim_end_matches(['\r', '\n']).to_owned();

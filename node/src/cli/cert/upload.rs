@@ -5,14 +5,20 @@ use std::path::PathBuf;
 use clap::Args;
 use rookery_client::proto::security::v1 as proto;
 
-use super::{Remarks, Rights, read_bounded, show};
-use crate::cli::{Result, Session, message};
+use super::{
+    Remarks, Rights,
+    files::{PasswordArgs, explain_upload},
+    read_bounded, show,
+};
+use crate::cli::{Result, Session};
 
 /// One file is one entry: the first certificate in it is the primary, the others are its secondaries.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Upload {
-    /// PEM or DER, one certificate or several; `-` is standard input
+    /// PEM, DER or PKCS#12 (.pfx, .p12), one certificate or several; `-` is standard input
     file: PathBuf,
+    #[command(flatten)]
+    password: PasswordArgs,
     /// What it is called
     #[arg(long)]
     name: String,
@@ -34,21 +40,16 @@ impl Upload {
             name: self.name,
             clearance: self.rights.clearance.into(),
             grants: self.rights.databases,
+            password: self.password.read(&self.file)?,
             certificate: read_bounded(&self.file)?,
             overwrite: self.overwrite,
             note: self.remarks.note.unwrap_or_default(),
             owner: self.remarks.owner.unwrap_or_default(),
             confirm_self_demotion: self.confirm_self_demotion,
-            ..Default::default()
+            request_id: String::new(),
         };
         let answer = session.client()?.upload_certificate(request).await?;
-        if answer.private_key_dropped {
-            message("warning: the file held a private key; it was sent and dropped");
-        }
-        if answer.authorities_skipped > 0 {
-            let skipped = answer.authorities_skipped;
-            message(&format!("{skipped} CA certificates in the file were not registered"));
-        }
+        explain_upload(&answer);
         show(session, answer.certificate)
     }
 }

@@ -7,7 +7,10 @@ use zeroize::Zeroizing;
 
 use super::super::{Failed, Result};
 use crate::{
-    certificates::{self, Error, IssueRequest, Issued, PackageContents, Secret, certificate_pem},
+    certificates::{
+        self, Error, HolderKey, IssueRequest, Issued, PackageContents, Protection, Secret,
+        certificate_pem,
+    },
     names::{Thumbprint, Timestamp},
 };
 
@@ -124,9 +127,12 @@ pub(in crate::cli) fn package(name: &str, made: &Made, about: &About<'_>) -> Res
     let contents = PackageContents {
         name,
         der: &made.der,
-        key_pem: &made.key_pem,
+        key: HolderKey::Made {
+            pem: &made.key_pem,
+            password: &password,
+            protection: Protection::Modern,
+        },
         ca_pem: about.ca_pem,
-        password: &password,
         addresses: about.addresses,
         node_thumbprints: about.nodes,
         cluster_id: about.cluster_id,

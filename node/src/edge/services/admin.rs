@@ -47,11 +47,14 @@ impl AdminService for Admin {
         let name = CertificateName::parse(&asked.admin_name)
             .map_err(|why| convert::invalid("admin_name", why))?;
         let refused = |why: certificates::Refused| convert::invalid("admin_certificate", why);
-        let upload = certificates::from_upload(&asked.admin_certificate, None).map_err(refused)?;
-        let [der] = <[Vec<u8>; 1]>::try_from(upload.certificates).map_err(|several| {
-            let why = format!("holds {} certificates; give one", several.len());
-            convert::invalid("admin_certificate", why)
-        })?;
+        let given = zeroize::Zeroizing::new(asked.admin_certificate);
+        if certificates::is_pkcs12(&given) {
+            // Whoever owns the files can take it apart, and its password stays with them.
+            let why = "is PKCS#12; give the certificate alone, in PEM or DER";
+            return Err(convert::invalid("admin_certificate", why));
+        }
+        let upload = certificates::from_upload(&given, None).map_err(refused)?;
+        let der = upload.single().map_err(refused)?;
         let parsed = certificates::parse(&der).map_err(refused)?;
         certificates::check_registrable(&parsed, Usage::Client, self.0.clock.wall())
             .map_err(refused)?;

@@ -15,7 +15,8 @@ use rookery_proto::{
         Certificate, CloneCertificateRequest, CloneCertificateResponse, DeleteCertificateRequest,
         DeleteCertificateResponse, DisableCertificateRequest, DisableCertificateResponse,
         EditCertificateRequest, EditCertificateResponse, EnableCertificateRequest,
-        EnableCertificateResponse, GenerateCertificateRequest, GenerateCertificateResponse,
+        EnableCertificateResponse, ExportServerCertificatesRequest,
+        ExportServerCertificatesResponse, GenerateCertificateRequest, GenerateCertificateResponse,
         GetCertificateRequest, GetCertificateResponse, ListCertificatesRequest,
         ListCertificatesResponse, PurgeCertificatesRequest, PurgeCertificatesResponse,
         UploadCertificateRequest, UploadCertificateResponse, WhoAmIRequest, WhoAmIResponse,
@@ -29,15 +30,16 @@ use crate::{
         self, Clearance, Permit, ServerOperation,
         certificates_rules::{self, Action, Target},
     },
-    certificates::{self, Parsed, Usage},
+    certificates::{Parsed, Usage},
     cluster,
     edge::{
-        Edge, convert, package,
+        Edge, convert, export, package,
         peer_identity::CallContext,
         services::{propose, request_id, unexpected_outcome},
+        upload,
     },
     limits,
-    names::{RequestId, Thumbprint, Timestamp},
+    names::{RequestId, Thumbprint},
 };
 
 /// The security service.
@@ -53,7 +55,7 @@ impl SecurityService for Security {
     ) -> Result<Response<GenerateCertificateResponse>, Status> {
         let operation = ServerOperation::GenerateCertificate;
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
-        let asked = request.into_inner();
+        let mut asked = request.into_inner();
         let id = request_id(&asked.request_id)?;
         let name = parse::certificate_name(&asked.name)?;
         let clearance = parse::clearance(asked.clearance)?;
@@ -61,8 +63,8 @@ impl SecurityService for Security {
         parse::remarks(&asked.note, &asked.owner)?;
         let wish = package::Wish {
             name: name.clone(),
-            lifetime: package::lifetime(asked.lifetime_seconds)?,
-            password: package::chosen_password(asked.password)?,
+            not_after: package::not_after(&asked, context.at)?,
+            key: package::key(&mut asked)?,
         };
         let put = log::PutCertificate {
             name: name.as_str().to_owned(),
@@ -93,10 +95,15 @@ impl SecurityService for Security {
         let id = request_id(&asked.request_id)?;
         let source = find(&parse::thumbprint(&asked.thumbprint)?, &context)?;
         let name = parse::certificate_name(&asked.name)?;
+        let mut terms = GenerateCertificateRequest {
+            lifetime_seconds: asked.lifetime_seconds,
+            password: asked.password,
+            ..GenerateCertificateRequest::default()
+        };
         let wish = package::Wish {
             name: name.clone(),
-            lifetime: package::lifetime(asked.lifetime_seconds)?,
-            password: package::chosen_password(asked.password)?,
+            not_after: package::not_after(&terms, context.at)?,
+            key: package::key(&mut terms)?,
         };
         let rights = &source.registration;
         let grants = match rights.clearance {
@@ -134,14 +141,17 @@ impl SecurityService for Security {
         let clearance = parse::clearance(asked.clearance)?;
         let grants = parse::grants(&asked.grants, clearance)?;
         parse::remarks(&asked.note, &asked.owner)?;
-        let given = zeroize::Zeroizing::new(asked.certificate);
-        let upload = certificates::from_upload(&given, None)
-            .map_err(|why| convert::invalid("certificate", why))?;
-        let parsed = registrable(&upload.certificates, clearance, context.at)?;
+        let usage = match clearance {
+            Clearance::ClusterNode => Usage::Node,
+            Clearance::User | Clearance::Operator | Clearance::ClusterAdmin => Usage::Client,
+        };
+        let upload = upload::read(&self.0, asked.certificate, asked.password).await?;
+        let parsed = upload::judge(&upload, usage, context.at)?;
         let target = self.upload_target(&parsed, asked.overwrite, &context);
         let target = Target { requested: Some(clearance), ..target };
         allowed(&context, Action::Upload, &target)?;
         cluster::confirmed(&target, asked.confirm_self_demotion).map_err(convert::refusal)?;
+        let thumbprints = parsed.iter().map(|parsed| parsed.thumbprint.to_string()).collect();
         let mut ders = parsed.into_iter().map(|parsed| parsed.der);
         let put = log::PutCertificate {
             der: ders.next().unwrap_or_default(),
@@ -160,7 +170,19 @@ impl SecurityService for Security {
             certificate: Some(self.shown_outcome(outcome, &context)?),
             private_key_dropped: upload.private_key_dropped,
             authorities_skipped: u32::try_from(upload.authorities_skipped).unwrap_or(u32::MAX),
+            thumbprints,
         }))
+    }
+
+    async fn export_server_certificates(
+        &self,
+        request: Request<ExportServerCertificatesRequest>,
+    ) -> Result<Response<ExportServerCertificatesResponse>, Status> {
+        let operation = ServerOperation::ExportServerCertificates;
+        let (_, context) = self.0.authorize_server(&request, operation).await?;
+        export::server_certificates(&self.0, &context, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn list_certificates(
@@ -425,34 +447,6 @@ fn state_command(
         disabled,
         expected_revision: parse::revision(etag)?,
     })
-}
-
-/// All certificates of an upload, each fit to be registered at this moment, and each once.
-fn registrable(
-    ders: &[Vec<u8>],
-    clearance: Clearance,
-    at: Timestamp,
-) -> Result<Vec<Parsed>, Status> {
-    let usage = match clearance {
-        Clearance::ClusterNode => Usage::Node,
-        Clearance::User | Clearance::Operator | Clearance::ClusterAdmin => Usage::Client,
-    };
-    let mut all: Vec<Parsed> = Vec::with_capacity(ders.len());
-    for (place, der) in ders.iter().enumerate() {
-        let refused = |why: certificates::Refused| match ders.len() {
-            1 => convert::invalid("certificate", why),
-            several => {
-                let which = format!("number {} of {several}: {why}", place + 1);
-                convert::invalid("certificate", which)
-            }
-        };
-        let parsed = certificates::parse(der).map_err(refused)?;
-        certificates::check_registrable(&parsed, usage, at).map_err(refused)?;
-        if all.iter().all(|other| other.thumbprint != parsed.thumbprint) {
-            all.push(parsed);
-        }
-    }
-    Ok(all)
 }
 
 /// The rules about certificates, decided at the edge.

@@ -74,6 +74,7 @@ impl Fixture {
             node: Node { name: "n1".into(), identity: current.clone(), ca_pem: None },
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
+            work: Default::default(),
         });
         let tcp = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = tcp.local_addr().unwrap();
@@ -119,7 +120,7 @@ impl Fixture {
             clearance: clearance.into(),
             grants: grants.collect(),
             certificate: who.certificate_der().to_vec(),
-            request_id: String::new(),
+            ..Default::default()
         };
         self.as_root().await.security().upload_certificate(request).await.unwrap();
     }
