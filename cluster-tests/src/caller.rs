@@ -112,6 +112,7 @@ impl Caller {
             grants: granted(grants),
             certificate: identity.leaf().to_vec(),
             request_id: request_id(),
+            ..Default::default()
         };
         self.security().upload_certificate(request).await.map(drop)
     }

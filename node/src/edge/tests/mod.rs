@@ -119,7 +119,7 @@ impl Fixture {
             clearance: clearance.into(),
             grants: grants.collect(),
             certificate: who.certificate_der().to_vec(),
-            request_id: String::new(),
+            ..Default::default()
         };
         self.as_root().await.security().upload_certificate(request).await.unwrap();
     }
