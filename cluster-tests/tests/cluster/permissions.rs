@@ -137,6 +137,12 @@ fn rows() -> Vec<Row> {
         add(SECURITY, method, "cluster-admin", ClusterAdmin);
     }
     add(SECURITY, "EditCertificate", "raise", ClusterAdmin);
+    for method in ["CloneCertificate", "DisableCertificate", "EnableCertificate"] {
+        add(SECURITY, method, "user", Operator);
+        add(SECURITY, method, "operator", Operator);
+        add(SECURITY, method, "cluster-admin", ClusterAdmin);
+    }
+    add(SECURITY, "PurgeCertificates", "", Operator);
     add(CLUSTER, "GetTopology", "", Registered);
     add(CLUSTER, "GetStatus", "", Operator);
     add(CLUSTER, "CreateJoinToken", "", ClusterAdmin);
@@ -257,6 +263,26 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
         }),
         "DeleteCertificate" => bytes(&security::DeleteCertificateRequest {
             thumbprint: target().await?,
+            request_id: request_id(),
+        }),
+        "CloneCertificate" => bytes(&security::CloneCertificateRequest {
+            thumbprint: target().await?,
+            name: format!("clone-{unique}"),
+            request_id: request_id(),
+            ..Default::default()
+        }),
+        "DisableCertificate" => bytes(&security::DisableCertificateRequest {
+            thumbprint: target().await?,
+            request_id: request_id(),
+            ..Default::default()
+        }),
+        "EnableCertificate" => bytes(&security::EnableCertificateRequest {
+            thumbprint: target().await?,
+            request_id: request_id(),
+            ..Default::default()
+        }),
+        "PurgeCertificates" => bytes(&security::PurgeCertificatesRequest {
+            limit: 1,
             request_id: request_id(),
         }),
         "GetTopology" => bytes(&cluster::GetTopologyRequest {}),

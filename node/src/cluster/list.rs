@@ -290,10 +290,8 @@ impl Registry {
         if let Some(prefix) = &query.prefix {
             let (from, to) = prefix.bounds();
             let primaries: BTreeMap<_, _> = self
-                .certificates(from, to)
-                .filter_map(|found| {
-                    Some((found.primary, self.certificate_details(&found.primary)?))
-                })
+                .certificates_between(from, to)
+                .filter_map(|found| Some((found.primary, self.certificate_details(&found.primary)?)))
                 .collect();
             return Some(primaries.into_values().collect());
         }

@@ -12,7 +12,7 @@ use rookery_proto::log::v1::{
 
 use crate::{
     authz::{
-        Registration,
+        Clearance, Registration,
         certificates_rules::{self, Action, Target},
     },
     cluster::{Applying, Certificate, Error, Outcome, check},
@@ -50,9 +50,10 @@ impl Applying<'_, '_> {
         let has_cluster_admin = self.registry.has_cluster_admin(at);
         let (mut chosen, mut kept, mut more) = (Vec::new(), 0, false);
         for primary in self.registry.entries().expired(at) {
+            let clearance = primary.registration.clearance;
             let named = Target {
-                clearance: Some(primary.registration.clearance),
-                is_last_cluster_admin: !has_cluster_admin,
+                clearance: Some(clearance),
+                is_last_cluster_admin: clearance == Clearance::ClusterAdmin && !has_cluster_admin,
                 ..self.registry.ownership(primary, Some(actor.thumbprint))
             };
             let allowed = certificates_rules::decide(actor.clearance, Action::Delete, &named);

@@ -78,8 +78,18 @@ impl Registry {
             .filter_map(|thumbprint| self.certificates.get(&thumbprint))
     }
 
-    /// The certificates with thumbprints from `from` to `to`, both included, in their order; secondaries are among them.
+    /// All certificates after `after` in the order of their thumbprints, secondaries among them; `None`: from the first.
     pub fn certificates(
+        &self,
+        after: Option<Thumbprint>,
+    ) -> impl Iterator<Item = &Arc<Certificate>> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.certificates.range((from, Bound::Unbounded)).map(|(_, certificate)| certificate)
+    }
+
+    /// The certificates with thumbprints from `from` to `to`, both included, in their order; secondaries are among them.
+    pub fn certificates_between(
         &self,
         from: Thumbprint,
         to: Thumbprint,
@@ -182,6 +192,14 @@ impl Registry {
     /// Nodes that are or were members.
     pub fn all_nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
         self.nodes.values()
+    }
+
+    /// Takes an entry in, in place of the one that its primary had.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]: a record that cannot be read, or a certificate that stands in another entry.
+    pub fn insert(&mut self, record: CertificateRecord) -> Result<(), Error> {
+        self.set_certificate(record)
     }
 
     pub(super) fn set_certificate(&mut self, record: CertificateRecord) -> Result<(), Error> {
