@@ -231,9 +231,7 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
             bytes(&database::DeleteDatabaseRequest { name: variant, request_id: request_id() })
         }
         "WhoAmI" => bytes(&security::WhoAmIRequest {}),
-        "ExportServerCertificates" => {
-            bytes(&security::ExportServerCertificatesRequest::default())
-        }
+        "ExportServerCertificates" => bytes(&security::ExportServerCertificatesRequest::default()),
         "ListCertificates" => bytes(&security::ListCertificatesRequest::default()),
         "GetCertificate" => bytes(&security::GetCertificateRequest { thumbprint: target().await? }),
         "GenerateCertificate" => bytes(&security::GenerateCertificateRequest {
