@@ -23,6 +23,7 @@ pub mod binary;
 pub mod caller;
 pub mod cluster;
 pub mod connection;
+pub mod containers;
 pub mod contract;
 pub mod golden;
 pub mod identity;

@@ -11,5 +11,7 @@ mod handshake;
 mod membership;
 mod peer_port;
 mod permissions;
+mod pki;
+mod pki_bad_input;
 mod python;
 mod revocation;

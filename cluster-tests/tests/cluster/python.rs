@@ -43,7 +43,7 @@ async fn run(program: &Path, arguments: &[&str]) -> Result<String> {
 }
 
 /// `ROOKERY_PYTHON`, or a Python with the packages of requirements.txt, made once and kept until that file changes.
-async fn python() -> Result<PathBuf> {
+pub(crate) async fn python() -> Result<PathBuf> {
     if let Some(python) = std::env::var_os("ROOKERY_PYTHON") {
         return Ok(PathBuf::from(python));
     }
