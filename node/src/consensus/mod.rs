@@ -13,6 +13,7 @@
 //! | `groups` | which groups run here: started, stopped and cleaned up after the registry |
 //! | `freshness` | strict revocation: how old a registry may be, and who waits for whom |
 //! | `propose` | a permitted command becomes an entry, here or at the leader |
+//! | `as_member` | commands of a node itself |
 //! | `reads` | linearizable reads, many to a round |
 //! | `documents` | reads of documents, here or on a node that holds them |
 //! | `membership` | forming, bootstrapping, joining, leaving, handing over |
@@ -23,6 +24,7 @@
 //! command carries its author's thumbprint, never the node's.
 
 pub mod applied;
+mod as_member;
 pub mod channel;
 pub mod committer;
 mod documents;
