@@ -1,5 +1,6 @@
 //! Rookery: a document database cluster whose product is its security.
 
+pub mod audit;
 pub mod authz;
 pub mod certificates;
 pub mod cli;

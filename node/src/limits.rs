@@ -220,3 +220,46 @@ pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 pub const DELETION_NEWS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the acknowledgement of a cluster command that only adds waits for nodes that have not applied it.
 pub const GRANT_KNOWN_WAIT: Duration = Duration::from_millis(500);
+
+// ---- audit ----
+
+/// Most records that the audit log keeps; beyond it the oldest are pruned, up to a checkpoint.
+pub const AUDIT_RECORDS_MAX: u64 = 1_000_000;
+/// Most bytes of kept audit records; beyond it the oldest are pruned, up to a checkpoint.
+pub const AUDIT_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Longest text in an audit record, in characters; what is longer is cut and has its digest behind it.
+pub const AUDIT_TEXT_CHARS_MAX: usize = 256;
+/// Most changed records that one audit record lists.
+pub const AUDIT_CHANGES_MAX: usize = 64;
+/// Most fields of a command or a record that an audit record lists.
+pub const AUDIT_FIELDS_MAX: usize = 32;
+/// New records after which the leader makes a checkpoint without waiting for the interval.
+pub const AUDIT_CHECKPOINT_RECORDS: u64 = 1_000;
+/// Longest time for which new records stay without a checkpoint.
+pub const AUDIT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Longest line of an audit export in bytes.
+pub const AUDIT_LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Records that one page of the audit list looks at, whether they fit the filter or not.
+pub const AUDIT_LOOKED_AT_MAX: u64 = 20_000;
+/// Records that are read at once where the audit log is walked.
+pub const AUDIT_CHUNK_RECORDS: u64 = 500;
+/// Bytes of records that are read at once there (at least one record is).
+pub const AUDIT_CHUNK_BYTES: usize = 1024 * 1024;
+/// Walks along the whole audit log (verify, export) that a node makes at once.
+pub const AUDIT_WALKS_MAX: usize = 2;
+/// Streams of new audit records that a node serves at once.
+pub const AUDIT_TAILS_MAX: usize = 64;
+/// Messages that wait for the reader of such a stream.
+pub const AUDIT_TAIL_QUEUE: usize = 16;
+/// How long a stream waits for its reader before the reader is cut off.
+pub const AUDIT_TAIL_PATIENCE: Duration = Duration::from_secs(5);
+/// Different denials that a node keeps until they are in the log, for registered callers and for all others each.
+pub const DENIALS_KEPT_MAX: usize = 512;
+/// Denials in one entry of the log.
+pub const DENIALS_PER_ENTRY_MAX: usize = 64;
+/// Time between two entries with denials of one node.
+pub const DENIALS_INTERVAL: Duration = Duration::from_millis(1_000);
+/// Records of denials that a node may write without a pause, for registered callers and for all others each.
+pub const DENIALS_BURST: u32 = 256;
+/// Time in which it may write one more.
+pub const DENIALS_REFILL: Duration = Duration::from_secs(5);

@@ -19,6 +19,7 @@ macro_rules! area {
 }
 
 area!(admin);
+area!(audit);
 area!(cluster);
 area!(database);
 area!(document);

@@ -281,10 +281,9 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
             request_id: request_id(),
             ..Default::default()
         }),
-        "PurgeCertificates" => bytes(&security::PurgeCertificatesRequest {
-            limit: 1,
-            request_id: request_id(),
-        }),
+        "PurgeCertificates" => {
+            bytes(&security::PurgeCertificatesRequest { limit: 1, request_id: request_id() })
+        }
         "GetTopology" => bytes(&cluster::GetTopologyRequest {}),
         "GetStatus" => bytes(&cluster::GetStatusRequest { local_only: true }),
         "CreateJoinToken" => bytes(&cluster::CreateJoinTokenRequest {

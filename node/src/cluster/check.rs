@@ -10,6 +10,7 @@ use rookery_proto::log::v1::{
 use crate::{
     authz::{Access, Clearance},
     certificates::{self, Parsed},
+    cluster::audit,
     limits,
     names::{self, CertificateName, DatabaseName, Incarnation, NodeName, Thumbprint},
     results::refusal_at,
@@ -34,9 +35,11 @@ pub fn check(command: &ClusterCommand) -> Result<(), Refusal> {
         Some(C::CreateJoinToken(create)) => check_token(create),
         Some(C::RevokeJoinToken(revoke)) => token_id("id", &revoke.id),
         Some(C::JoinNode(join)) => check_join(join),
-        Some(C::RemoveNode(_)) => Ok(()),
         Some(C::SetCertificateState(set)) => thumbprint(&set.thumbprint).map(drop),
         Some(C::PurgeCertificates(purge)) => purge_limit(purge.limit).map(drop),
+        Some(C::RemoveNode(_) | C::CheckpointAudit(_)) => Ok(()),
+        Some(C::RecordDenials(denials)) => audit::check_denials(denials),
+        Some(C::RecordAction(action)) => audit::check_action(action),
         None => Err(invalid("command", "there is no command")),
     }
 }
@@ -45,7 +48,7 @@ pub(super) fn invalid(field: impl Into<String>, message: impl ToString) -> Refus
     refusal_at("INVALID_ARGUMENT", field, message.to_string())
 }
 
-fn too_many(field: impl Into<String>, most: usize) -> Refusal {
+pub(super) fn too_many(field: impl Into<String>, most: usize) -> Refusal {
     refusal_at("LIMIT_EXCEEDED", field, format!("there may be at most {most}"))
 }
 

@@ -15,13 +15,17 @@
 //!
 //! **Invariant:** deterministic. All time is the entry's, all order is that of keys; nothing random is made here.
 //!
-//! **Invariant:** a refusal changes nothing but the kept results. Each command checks first and writes then.
+//! **Invariant:** a refusal changes nothing but the kept results and the audit log. Each command checks first and writes
+//! then.
+//!
+//! **Invariant:** no command is applied without its audit record, which is in the same batch ([`audit`]).
 //!
 //! **Invariant:** [`Cluster::load`] makes from the records exactly the registry that applying the log made.
 //!
 //! **Invariant:** what [`check`] refuses is a part of the log's format: it may change only with the version of `Command`.
 
 mod certificate;
+mod audit;
 mod certificates;
 mod check;
 mod databases;
@@ -32,12 +36,15 @@ mod purge;
 mod records;
 mod registry;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rookery_proto::log::v1::{
-    Applied, CertificateRecord, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
+    Applied, AuditHead, CertificateRecord, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
     DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied, cluster_command,
     cluster_outcome, command,
 };
@@ -45,6 +52,7 @@ use rookery_proto::log::v1::{
 pub use self::{
     certificate::{Certificate, CertificateEntry},
     certificates::{confirmed, is_primary},
+    audit::{AuditChunk, audit_before, audit_checkpoint, audit_chunk, audit_hash, audit_head},
     check::check,
     registry::{Registry, lost_rights},
 };
@@ -62,14 +70,25 @@ pub struct Cluster {
     published: ArcSwap<Registry>,
     /// As of the last applied entry, whose records may not be written yet.
     working: Mutex<Registry>,
+    /// The last audit record, which may not be written yet.
+    audit_sequence: AtomicU64,
+    retention: audit::Retention,
 }
 
 impl Cluster {
     /// A cluster of which nothing is known yet.
     #[must_use]
     pub fn unformed() -> Self {
-        let registry = Registry::default();
-        Self { published: ArcSwap::from_pointee(registry.clone()), working: Mutex::new(registry) }
+        Self::of(Registry::default(), 0)
+    }
+
+    fn of(registry: Registry, audit_sequence: u64) -> Self {
+        Self {
+            published: ArcSwap::from_pointee(registry.clone()),
+            working: Mutex::new(registry),
+            audit_sequence: AtomicU64::new(audit_sequence),
+            retention: audit::Retention::default(),
+        }
     }
 
     /// Reads the registry from the records of a space.
@@ -77,11 +96,7 @@ impl Cluster {
     /// # Errors
     /// [`Error::Storage`] and [`Error::Corrupt`].
     pub fn load(read: &dyn Read, space: Space) -> Result<Self, Error> {
-        let registry = load(read, space)?;
-        Ok(Self {
-            published: ArcSwap::from_pointee(registry.clone()),
-            working: Mutex::new(registry),
-        })
+        Ok(Self::of(load(read, space)?, audit_sequence(read, space)?))
     }
 
     /// Starts over from the records of a space, such as that of an installed snapshot, and publishes the result.
@@ -90,7 +105,9 @@ impl Cluster {
     /// As [`Cluster::load`]; the registry is unchanged then.
     pub fn reload(&self, read: &dyn Read, space: Space) -> Result<(), Error> {
         let registry = load(read, space)?;
+        let sequence = audit_sequence(read, space)?;
         let mut working = self.working.lock();
+        self.audit_sequence.store(sequence, Ordering::Release);
         *working = registry.clone();
         self.published.store(Arc::new(registry));
         Ok(())
@@ -114,6 +131,12 @@ impl Cluster {
         next
     }
 
+    /// The last record of the audit log as of the last applied entry; 0: there is none.
+    #[must_use]
+    pub fn audit_sequence(&self) -> u64 {
+        self.audit_sequence.load(Ordering::Acquire)
+    }
+
     /// Applies the entry at `index`.
     ///
     /// # Errors
@@ -135,16 +158,45 @@ impl Cluster {
         let mut working = self.working.lock();
         let mut registry = working.clone();
         let revision = registry.revision;
+        let retention = self.retention;
+        let mut witness = Some(audit::Witness::of(index, command, cluster, &registry));
         let applied = results::once(index, command, state, revision, |entry, state| {
-            let mut applying = Applying { entry, registry: &mut registry, state, changed: false };
-            let outcome = applying.run(cluster)?;
-            applying.finish()?;
-            let outcome = applied::Outcome::Cluster(ClusterOutcome { outcome: Some(outcome) });
-            Ok((outcome, registry.revision))
+            state.watch();
+            let mut applying =
+                Applying { entry, registry: &mut registry, state, changed: false, retention };
+            let ended = applying.run(cluster).and_then(|outcome| Ok((outcome, applying.finish()?)));
+            let witness = witness.take();
+            match (ended, witness) {
+                (Ok((outcome, ())), Some(witness)) => {
+                    witness.applied(&registry, state, retention)?;
+                    let outcome = ClusterOutcome { outcome: Some(outcome) };
+                    Ok((applied::Outcome::Cluster(outcome), registry.revision))
+                }
+                (Err(Stop::Refused(refusal)), Some(witness)) => {
+                    witness.refused(&refusal, &registry, state, retention)?;
+                    Err(Stop::Refused(refusal))
+                }
+                (Err(failed), _) => Err(failed),
+                (Ok(_), None) => Err(Error::corrupt("audit log", "a command ran twice").into()),
+            }
         })?;
+        // Refused before it ran: its request id is another command's, or its envelope is malformed.
+        if let (Some(witness), Some(applied::Outcome::Refusal(refusal))) =
+            (witness, &applied.outcome)
+            && applied.index == index
+        {
+            witness.refused(refusal, &registry, state, retention)?;
+        }
+        if let Some(head) = records::get::<AuditHead>(state, &[])? {
+            self.audit_sequence.store(head.sequence, Ordering::Release);
+        }
         *working = registry;
         Ok(applied)
     }
+}
+
+fn audit_sequence(read: &dyn Read, space: Space) -> Result<u64, Error> {
+    Ok(audit_head(read, space)?.map_or(0, |head| head.sequence))
 }
 
 /// The open join tokens, expired ones included, in the order of their ids.
@@ -196,6 +248,8 @@ pub fn operation(command: &ClusterCommand) -> ServerOperation {
         Some(C::RemoveNode(_)) => ServerOperation::RemoveNode,
         Some(C::SetCertificateState(_)) => ServerOperation::DisableCertificate,
         Some(C::PurgeCertificates(_)) => ServerOperation::PurgeCertificates,
+        Some(C::RecordDenials(_) | C::CheckpointAudit(_)) => ServerOperation::PeerCall,
+        Some(C::RecordAction(action)) => audit::operation_of(action),
         None => ServerOperation::SubmitRaftCommand,
     }
 }
@@ -224,7 +278,10 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
             | C::CreateDatabase(_)
             | C::CreateJoinToken(_)
             | C::RevokeJoinToken(_)
-            | C::JoinNode(_),
+            | C::JoinNode(_)
+            | C::RecordDenials(_)
+            | C::CheckpointAudit(_)
+            | C::RecordAction(_),
         ) => false,
         None => true,
     }
@@ -236,6 +293,7 @@ struct Applying<'a, 'o> {
     registry: &'a mut Registry,
     state: &'a mut Overlay<'o>,
     changed: bool,
+    retention: audit::Retention,
 }
 
 type Outcome = Result<cluster_outcome::Outcome, Stop>;
@@ -298,6 +356,18 @@ impl Applying<'_, '_> {
             Some(C::PurgeCertificates(purge)) => {
                 let actor = self.administrator(command)?;
                 self.purge_certificates(&actor, purge)
+            }
+            Some(C::RecordDenials(denials)) => {
+                self.administrator(command)?;
+                self.record_denials(denials)
+            }
+            Some(C::CheckpointAudit(asked)) => {
+                self.administrator(command)?;
+                self.checkpoint_audit(asked)
+            }
+            Some(C::RecordAction(action)) => {
+                self.administrator(command)?;
+                self.record_action(action)
             }
             None => {
                 let index = self.entry.index;
@@ -385,7 +455,7 @@ impl Applying<'_, '_> {
     }
 
     /// Gives a changed registry its revision.
-    fn finish(self) -> Result<(), Error> {
+    fn finish(&mut self) -> Result<(), Error> {
         if !self.changed {
             return Ok(());
         }

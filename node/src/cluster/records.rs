@@ -7,6 +7,9 @@
 //! | `12` database id (8 bytes big endian) | `DatabaseRecord` |
 //! | `13` node id (8 bytes big endian) | `NodeRecord`; kept after removal, so that no id or incarnation comes back |
 //! | `14` token id | `JoinTokenRecord` |
+//! | `1c` sequence (8 bytes big endian) | `AuditRecord` |
+//! | `1d` sequence (8 bytes big endian) | `AuditCheckpoint` |
+//! | `1e` | `AuditHead`; there from the first audit record on |
 //!
 //! Components have a fixed length or are the last. `00` to `0f` belong to the layer above (applied position,
 //! membership); `70` and `71` to [`crate::results`].
@@ -15,7 +18,8 @@ use std::ops::{Bound, ControlFlow};
 
 use prost::Message;
 use rookery_proto::log::v1::{
-    CertificateRecord, ClusterSettings, DatabaseRecord, JoinTokenRecord, NodeRecord,
+    AuditCheckpoint, AuditHead, AuditRecord, CertificateRecord, ClusterSettings, DatabaseRecord,
+    JoinTokenRecord, NodeRecord,
 };
 
 use crate::{
@@ -32,7 +36,8 @@ pub(super) trait Record: Message + Default {
 }
 
 macro_rules! records {
-    ($($record:ident $prefix:literal $what:literal $this:ident => $id:expr;)*) => {$(
+    ($($record:ident $prefix:literal $what:literal $this:ident => $id:expr;)*) => {
+    $(
         impl Record for $record {
             const PREFIX: u8 = $prefix;
             const WHAT: &'static str = $what;
@@ -41,7 +46,12 @@ macro_rules! records {
                 $id
             }
         }
-    )*};
+    )*
+
+        /// Prefix, name, and full name of the message of every kind of record, for the audit log.
+        pub(super) const KINDS: &[(u8, &str, &str)] =
+            &[$(($prefix, $what, concat!("rookery.log.v1.", stringify!($record))),)*];
+    };
 }
 records! {
     ClusterSettings 0x10 "cluster settings" _this => Vec::new();
@@ -49,6 +59,10 @@ records! {
     DatabaseRecord 0x12 "database" this => this.id.to_be_bytes().to_vec();
     NodeRecord 0x13 "node" this => this.id.to_be_bytes().to_vec();
     JoinTokenRecord 0x14 "join token" this => this.id.as_bytes().to_vec();
+    // audit
+    AuditRecord 0x1c "audit record" this => this.sequence.to_be_bytes().to_vec();
+    AuditCheckpoint 0x1d "audit checkpoint" this => this.sequence.to_be_bytes().to_vec();
+    AuditHead 0x1e "audit head" _this => Vec::new();
 }
 
 fn key<R: Record>(id: &[u8]) -> Vec<u8> {
@@ -75,6 +89,58 @@ pub(super) fn put<R: Record>(state: &mut Overlay<'_>, record: &R) -> Result<(), 
 pub(super) fn delete<R: Record>(state: &mut Overlay<'_>, id: &[u8]) -> Result<(), Error> {
     state.delete(&key::<R>(id))?;
     Ok(())
+}
+
+/// The first record of a kind from an id on, in a state under way.
+pub(super) fn first_pending<R: Record>(
+    state: &Overlay<'_>,
+    id: &[u8],
+) -> Result<Option<R>, Error> {
+    let mut first = None;
+    let to = [R::PREFIX + 1];
+    state.scan(&key::<R>(id), Bound::Excluded(&to), &mut |stored, bytes| {
+        first = Some(decode_under::<R>(stored, &bytes));
+        ControlFlow::Break(())
+    })?;
+    first.transpose()
+}
+
+/// A record of a store.
+pub(super) fn find<R: Record>(
+    read: &dyn Read,
+    space: Space,
+    id: &[u8],
+) -> Result<Option<R>, Error> {
+    read.get(space, &key::<R>(id))?.map(|bytes| decode(&bytes)).transpose()
+}
+
+/// Records of a kind in a store, from an id on, in the order of their keys, until `visit` breaks.
+pub(super) fn from<R: Record>(
+    read: &dyn Read,
+    space: Space,
+    id: &[u8],
+    mut visit: impl FnMut(R, usize) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let mut failed = None;
+    let to = [R::PREFIX + 1];
+    read.scan(space, &key::<R>(id), Bound::Excluded(&to), &mut |stored, bytes| {
+        match decode_under::<R>(stored, &bytes) {
+            Ok(record) => visit(record, bytes.len()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn decode_under<R: Record>(stored: &[u8], bytes: &[u8]) -> Result<R, Error> {
+    let record = decode::<R>(bytes)?;
+    if key::<R>(&record.id()) == stored {
+        return Ok(record);
+    }
+    Err(Error::corrupt(R::WHAT, "it stands under another key"))
 }
 
 pub(super) fn settings(read: &dyn Read, space: Space) -> Result<Option<ClusterSettings>, Error> {
@@ -108,12 +174,7 @@ fn collect<R: Record>(
 ) -> Result<(), Error> {
     let mut failed = None;
     scan(&[R::PREFIX], Bound::Excluded(&[R::PREFIX + 1]), &mut |stored, bytes| {
-        let visited = decode::<R>(&bytes).and_then(|record| {
-            if key::<R>(&record.id()) != stored {
-                return Err(Error::corrupt(R::WHAT, "it stands under another key"));
-            }
-            visit(record)
-        });
+        let visited = decode_under::<R>(stored, &bytes).and_then(&mut visit);
         match visited {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {

@@ -142,6 +142,13 @@ impl ClusterMachine {
             consensus.registry_changes.send_replace(self.cluster.registry().revision);
         }
     }
+
+    /// Tells those who follow the audit log.
+    fn announce_audit(&self) {
+        let Some(consensus) = self.consensus.upgrade() else { return };
+        let sequence = self.cluster.audit_sequence();
+        consensus.audit_changes.send_if_modified(|known| std::mem::replace(known, sequence) != sequence);
+    }
 }
 
 impl Machine for ClusterMachine {
@@ -159,11 +166,13 @@ impl Machine for ClusterMachine {
         if self.cluster.publish().revision != before {
             self.announce();
         }
+        self.announce_audit();
     }
 
     fn reload(&self, read: &dyn Read, space: Space) -> Result<(), MachineError> {
         self.cluster.reload(read, space).map_err(|error| machine_error(0, error))?;
         self.announce();
+        self.announce_audit();
         Ok(())
     }
 }

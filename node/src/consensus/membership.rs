@@ -66,6 +66,8 @@ impl Consensus {
         let committer = super::Committer::start(parts.store.clone(), parts.sentinel.clone(), fatal)
             .map_err(stopped)?;
         let member = identity.is_member();
+        let noted = parts.expected.and_then(|expected| expected.audit_checkpoint);
+        let noted = noted.map(|checkpoint| super::audit::Noted { checkpoint, checked: false });
         let state = match member {
             true => State::Joining,
             false => State::Passive(passive_reason(parts.formation.is_some())),
@@ -87,6 +89,9 @@ impl Consensus {
             sentinel: parts.sentinel,
             on_fatal: parts.on_fatal,
             registry_changes: tokio::sync::watch::Sender::new(0),
+            audit_changes: tokio::sync::watch::Sender::new(0),
+            denials: super::denials::Denials::default(),
+            noted_checkpoint: parking_lot::Mutex::new(noted),
             vouched: super::Vouched::default(),
             taking_in: parking_lot::Mutex::default(),
             becoming: tokio::sync::Mutex::new(()),
@@ -112,6 +117,7 @@ impl Consensus {
         self.spawn(|this| async move { this.duties().await });
         self.spawn(|this| async move { this.keep_fresh().await });
         self.spawn(|this| async move { this.learn_members().await });
+        self.spawn(|this| async move { this.write_denials().await });
         Ok(())
     }
 
@@ -532,6 +538,9 @@ impl Consensus {
             self.note_leadership(GroupId::CLUSTER);
             self.watch_groups();
             self.follow_registry();
+            if let Err(error) = self.note_checkpoint() {
+                (self.on_fatal)(error.to_string());
+            }
             if let Err(error) = self.reconcile_groups().await {
                 tracing::error!(%error, "the database groups cannot be made what the registry says");
             }
@@ -687,6 +696,7 @@ impl Consensus {
                 self.take_in(&cluster, &registry, NodeId(id)).await?;
             }
             self.promote_caught_up(&cluster).await?;
+            self.checkpoint_audit(&cluster).await?;
         }
         Ok(())
     }
@@ -784,6 +794,7 @@ impl Consensus {
 
     /// Hands every group over that this node leads, then stops all groups.
     pub async fn shutdown(&self) {
+        self.write_last_denials().await;
         let groups = self.groups.all();
         let handed = groups.iter().map(|group| self.hand_over(group));
         drop(tokio::time::timeout(HAND_OVER, futures::future::join_all(handed)).await);

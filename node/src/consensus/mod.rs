@@ -13,6 +13,8 @@
 //! | `groups` | which groups run here: started, stopped and cleaned up after the registry |
 //! | `freshness` | strict revocation: how old a registry may be, and who waits for whom |
 //! | `propose` | a permitted command becomes an entry, here or at the leader |
+//! | `as_member` | commands of a node itself |
+//! | `audit`, `denials` | reading and sealing the audit log; denials on their way into it |
 //! | `reads` | linearizable reads, many to a round |
 //! | `documents` | reads of documents, here or on a node that holds them |
 //! | `membership` | forming, bootstrapping, joining, leaving, handing over |
@@ -23,8 +25,11 @@
 //! command carries its author's thumbprint, never the node's.
 
 pub mod applied;
+mod as_member;
+pub mod audit;
 pub mod channel;
 pub mod committer;
+mod denials;
 mod documents;
 mod error;
 pub mod freshness;
@@ -52,6 +57,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use denials::Denial;
 pub use error::Error;
 pub use groups::Group;
 pub use identity::Identity;
@@ -125,6 +131,10 @@ pub struct Consensus {
     sentinel: Arc<Sentinel>,
     on_fatal: Arc<dyn Fn(String) + Send + Sync>,
     registry_changes: watch::Sender<u64>,
+    audit_changes: watch::Sender<u64>,
+    denials: denials::Denials,
+    /// The last checkpoint of the audit log that was noted beside the store.
+    noted_checkpoint: parking_lot::Mutex<Option<audit::Noted>>,
     vouched: Vouched,
     /// Nodes that this leader added as learners and will promote.
     taking_in: parking_lot::Mutex<std::collections::BTreeSet<NodeId>>,

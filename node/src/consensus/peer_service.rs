@@ -89,6 +89,8 @@ pub trait PeerHandler: Send + Sync + 'static {
     fn admit(&self, thumbprint: &Thumbprint, hello: &Hello) -> Result<NodeId, PeerRefused>;
     /// Whether the node still is a member with this certificate. Asked for every frame, so it must be cheap.
     fn still_member(&self, node: NodeId, thumbprint: &Thumbprint) -> bool;
+    /// Hears of every peer that is refused.
+    fn refused(&self, thumbprint: &Thumbprint, why: &PeerRefused);
     /// This node's own Hello.
     fn hello(&self) -> Hello;
     /// An index that a linearizable read must have applied; asked of the group's leader.
@@ -104,6 +106,11 @@ pub trait PeerHandler: Send + Sync + 'static {
         &self,
         request: peer::ConfirmRequest,
     ) -> Result<peer::ConfirmResponse, peer::PeerError>;
+    /// The hash of one record of the audit chain.
+    async fn audit_hash(
+        &self,
+        request: peer::AuditHashRequest,
+    ) -> Result<peer::AuditHashResponse, peer::PeerError>;
     /// Serves a client's call that another node took.
     async fn forward(&self, from: NodeId, request: peer::ForwardRequest) -> peer::ForwardResponse;
     /// This node as an administrator sees it.
@@ -201,7 +208,7 @@ impl<H: PeerHandler> PeerService<H> {
         if self.handler.is_member(&certificate.thumbprint) {
             return Ok(certificate);
         }
-        tracing::info!(thumbprint = %certificate.thumbprint, "peer refused: not a member");
+        self.handler.refused(&certificate.thumbprint, &PeerRefused::NotAMember);
         Err(Status::permission_denied("not a member"))
     }
 
@@ -211,7 +218,7 @@ impl<H: PeerHandler> PeerService<H> {
         }
         let thumbprint = &certificate.thumbprint;
         self.handler.admit(thumbprint, hello).map_err(|why| {
-            tracing::info!(%thumbprint, node = hello.node_id, %why, "peer refused");
+            self.handler.refused(thumbprint, &why);
             Status::permission_denied("not a member")
         })
     }
@@ -552,6 +559,7 @@ async fn control<H: PeerHandler>(
         Ask::Freshness(request) => handler.freshness(node, request).await.map(Answer::Freshness),
         Ask::Confirm(request) => handler.confirm(request).await.map(Answer::Confirm),
         Ask::Status(peer::StatusRequest {}) => Ok(Answer::Status(handler.status().await)),
+        Ask::AuditHash(request) => handler.audit_hash(request).await.map(Answer::AuditHash),
         Ask::Hello(_) | Ask::Append(_) | Ask::Forward(_) => {
             Err(malformed(&Malformed("a frame in the wrong place")))
         }

@@ -129,6 +129,15 @@ impl PeerHandler for Fake {
         self.members.lock().get(thumbprint) == Some(&node)
     }
 
+    fn refused(&self, _: &Thumbprint, _: &PeerRefused) {}
+
+    async fn audit_hash(
+        &self,
+        request: peer::AuditHashRequest,
+    ) -> Result<peer::AuditHashResponse, peer::PeerError> {
+        Ok(peer::AuditHashResponse { hash: request.sequence.to_be_bytes().to_vec() })
+    }
+
     fn hello(&self) -> Hello {
         self.identity.hello()
     }

@@ -11,13 +11,13 @@ use rookery_proto::{
 };
 
 use super::{
-    Consensus, Error, Fresh,
+    Consensus, Denial, Error, Fresh,
     peer_service::{PeerHandler, PeerRefused},
     snapshot::SnapshotSink,
     types::Raft,
 };
 use crate::{
-    authz::{self, Author, DatabaseOperation, Denied},
+    authz::{self, Author, DatabaseOperation, Denied, DeniedReason, ServerOperation},
     cluster, database, limits,
     names::{DatabaseId, GroupId, NodeId, Thumbprint},
 };
@@ -71,6 +71,26 @@ impl PeerHandler for Peers {
         Ok(peer::ConfirmResponse { applied_index: group.state.applied().0 })
     }
 
+    fn refused(&self, thumbprint: &Thumbprint, why: &PeerRefused) {
+        tracing::debug!(%thumbprint, %why, "peer refused");
+        self.0.note_denial(Denial {
+            operation: ServerOperation::PeerCall.name().to_owned(),
+            reason: DeniedReason::NotAMember.code().to_owned(),
+            rule: ServerOperation::PeerCall.rule_id().to_owned(),
+            actor: Some(*thumbprint),
+            details: why.to_string(),
+            ..Denial::default()
+        });
+    }
+
+    async fn audit_hash(
+        &self,
+        request: peer::AuditHashRequest,
+    ) -> Result<peer::AuditHashResponse, peer::PeerError> {
+        let hash = self.0.audit_hash(request.sequence).map_err(|e| e.to_peer())?;
+        Ok(peer::AuditHashResponse { hash: hash.unwrap_or_default() })
+    }
+
     async fn forward(&self, from: NodeId, request: peer::ForwardRequest) -> peer::ForwardResponse {
         use forward_response::Result as Answer;
         if self.0.registry().node(from).is_none() {
@@ -78,10 +98,21 @@ impl PeerHandler for Peers {
                 result: Some(Answer::Error(Error::NotLeader.to_peer())),
             };
         }
-        let answer = match self.0.serve_forward(request).await {
+        let author = Thumbprint::from_bytes(&request.author).ok();
+        let answer = match self.0.serve_forward(from, request).await {
             Ok(answer) => answer,
             Err(Error::Refused(refusal)) => Answer::Refused(*refusal),
-            Err(Error::Denied(denied)) => Answer::Refused(Refusal::from(denied.as_ref())),
+            Err(Error::Denied(denied)) => {
+                self.0.note_denial(Denial {
+                    operation: denied.operation.to_owned(),
+                    reason: denied.reason.code().to_owned(),
+                    rule: denied.rule.to_owned(),
+                    actor: author,
+                    details: format!("forwarded by node {from}"),
+                    ..Denial::default()
+                });
+                Answer::Refused(Refusal::from(denied.as_ref()))
+            }
             Err(error) => Answer::Error(error.to_peer()),
         };
         peer::ForwardResponse { result: Some(answer) }
@@ -199,6 +230,7 @@ impl Consensus {
     /// Serves a call whose author is a client of another node: decided here again, with the author's own identity.
     async fn serve_forward(
         &self,
+        from: NodeId,
         request: peer::ForwardRequest,
     ) -> Result<forward_response::Result, Error> {
         let malformed = || Error::refused("INVALID_ARGUMENT", "the forwarded call is malformed");
@@ -207,7 +239,8 @@ impl Consensus {
         let deadline = Instant::now() + left;
         let fresh = self.fresh(deadline).await?;
         match request.call.ok_or_else(malformed)? {
-            forward_request::Call::Propose(proposal) => {
+            forward_request::Call::Propose(mut proposal) => {
+                proposal.origin_node_id = from.0;
                 decide_proposal(&fresh, &author, &proposal)?.map_err(|()| malformed())?;
                 enabled(&fresh, GroupId(proposal.group))?;
                 let applied =

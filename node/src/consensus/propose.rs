@@ -18,7 +18,7 @@ use rookery_proto::{
 };
 use subtle::ConstantTimeEq as _;
 
-use super::{Consensus, Error, Group, types::CommandBytes};
+use super::{Consensus, Denial, Error, Group, types::CommandBytes};
 use crate::{
     authz::{Author, DatabasePermit, Permit},
     certificates,
@@ -50,6 +50,7 @@ impl Consensus {
             request_id: request_id.as_bytes().to_vec(),
             registry_revision: permit.revision(),
             command: Some(proposal::Command::Cluster(command)),
+            origin_node_id: self.node_id().0,
         };
         let applied = self.propose(permit.author(), proposal, deadline).await?;
         // Read your own writes on this node too.
@@ -80,6 +81,7 @@ impl Consensus {
             request_id: request_id.as_bytes().to_vec(),
             registry_revision: permit.revision(),
             command: Some(proposal::Command::Database(command)),
+            origin_node_id: self.node_id().0,
         };
         let work = self.propose(permit.author(), proposal, deadline);
         self.while_it_stands(permit.database(), work).await
@@ -178,7 +180,10 @@ impl Consensus {
     ) -> Result<Applied, Error> {
         let group = self.group(GroupId(proposal.group))?;
         check(&proposal)?;
-        self.check_nodes(&group, &proposal, deadline).await?;
+        if let Err(error) = self.check_nodes(&group, &proposal, deadline).await {
+            self.note_refusal(author, &proposal, &error);
+            return Err(error);
+        }
         let before = self.registry();
         let revoking = match &proposal.command {
             Some(proposal::Command::Cluster(command)) => {
@@ -237,11 +242,30 @@ impl Consensus {
             internal_reason,
             at_unix_ms: self.stamped(),
             registry_revision: proposal.registry_revision,
+            origin_node_id: proposal.origin_node_id,
             command: proposal.command.map(|command| match command {
                 proposal::Command::Cluster(command) => log::command::Command::Cluster(command),
                 proposal::Command::Database(command) => log::command::Command::Database(command),
             }),
         }
+    }
+
+    /// A command that is refused before it reaches the log leaves its record like a denied call.
+    fn note_refusal(&self, author: Author, proposal: &Proposal, error: &Error) {
+        let (Error::Refused(refusal), Some(proposal::Command::Cluster(command))) =
+            (error, &proposal.command)
+        else {
+            return;
+        };
+        let operation = cluster::operation(command);
+        self.note_denial(Denial {
+            operation: operation.name().to_owned(),
+            reason: refusal.reason.clone(),
+            rule: operation.rule_id().to_owned(),
+            actor: author.thumbprint(),
+            details: refusal.message.clone(),
+            ..Denial::default()
+        });
     }
 
     /// What the log alone cannot judge of nodes that come and go. Apply judges the rest again.

@@ -19,6 +19,7 @@ pub struct Overlay<'a> {
     space: Space,
     pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     hash: StateHash,
+    watched: Option<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
 }
 
 /// The sum of the hashes of all records, little-endian words.
@@ -82,7 +83,7 @@ impl<'a> Overlay<'a> {
     /// Begins on `base`, whose records of `space` have the state hash `hash`.
     #[must_use]
     pub fn new(base: &'a dyn Read, space: Space, hash: StateHash) -> Self {
-        Self { base, space, pending: BTreeMap::new(), hash }
+        Self { base, space, pending: BTreeMap::new(), hash, watched: None }
     }
 
     /// The space that it changes.
@@ -107,10 +108,12 @@ impl<'a> Overlay<'a> {
     /// # Errors
     /// As [`Read::get`], because the state hash needs the old value.
     pub fn put(&mut self, key: &[u8], value: Vec<u8>) -> Result<()> {
-        if let Some(old) = self.get(key)? {
-            self.hash.remove(key, &old);
+        let old = self.get(key)?;
+        if let Some(old) = &old {
+            self.hash.remove(key, old);
         }
         self.hash.add(key, &value);
+        self.note(key, old);
         self.pending.insert(key.to_vec(), Some(value));
         Ok(())
     }
@@ -122,8 +125,26 @@ impl<'a> Overlay<'a> {
     pub fn delete(&mut self, key: &[u8]) -> Result<bool> {
         let Some(old) = self.get(key)? else { return Ok(false) };
         self.hash.remove(key, &old);
+        self.note(key, Some(old));
         self.pending.insert(key.to_vec(), None);
         Ok(true)
+    }
+
+    /// From here on the first value of every key that is changed is remembered.
+    pub fn watch(&mut self) {
+        self.watched = Some(BTreeMap::new());
+    }
+
+    /// Ends [`Overlay::watch`]: the changed keys and the value that each had before; `None`: there was none.
+    #[must_use]
+    pub fn watched(&mut self) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+        self.watched.take().unwrap_or_default()
+    }
+
+    fn note(&mut self, key: &[u8], old: Option<Vec<u8>>) {
+        if let Some(watched) = &mut self.watched {
+            watched.entry(key.to_vec()).or_insert(old);
+        }
     }
 
     /// Visits the records from `from` to `to`, pending changes included, ascending, until `visit` breaks.

@@ -13,6 +13,8 @@
 //! - a log that is shortened on purpose (a conflict, a removed group) is recorded with `record_durably` or `forget`
 //!   **before** it is shortened.
 //!
+//! It remembers the last checkpoint of the audit log as well, which consensus holds against the chain at a start.
+//!
 //! The sentinel cannot find a data folder that was replaced as a whole, itself included: that is for the peers.
 
 use std::{
@@ -27,7 +29,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use prost::Message;
-use rookery_proto::log::v1::{self as proto, LogId, SentinelGroup, Vote};
+use rookery_proto::log::v1::{self as proto, AuditCheckpoint, LogId, SentinelGroup, Vote};
 
 use super::{Error, Result};
 use crate::{
@@ -65,6 +67,7 @@ struct State {
     node_id: u64,
     incarnation: Vec<u8>,
     groups: BTreeMap<u64, SentinelGroup>,
+    audit_checkpoint: Option<AuditCheckpoint>,
     /// The sequence that each slot holds; 0 for none.
     written: [u64; SLOTS],
     durable: usize,
@@ -167,6 +170,14 @@ impl Sentinel {
         })
     }
 
+    /// Records the last checkpoint of the audit log that was applied; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Engine`], final.
+    pub fn note_audit(&self, checkpoint: &AuditCheckpoint) -> Result<()> {
+        self.shared.change_durably(|state| state.audit_checkpoint = Some(checkpoint.clone()))
+    }
+
     /// Records where logs end after a synced batch; names only the groups that moved. Does not wait for the disk.
     ///
     /// # Errors
@@ -228,6 +239,7 @@ impl State {
             node_id: newest.node_id,
             incarnation: newest.incarnation.clone(),
             groups: newest.groups.iter().map(|group| (group.group, *group)).collect(),
+            audit_checkpoint: newest.audit_checkpoint.clone(),
             written,
             durable: slot_of(&written),
             syncing: None,
@@ -249,6 +261,7 @@ impl State {
             node_id: self.node_id,
             incarnation: self.incarnation.clone(),
             groups: self.groups.values().copied().collect(),
+            audit_checkpoint: self.audit_checkpoint.clone(),
         }
     }
 

@@ -124,6 +124,10 @@ impl TlsIdentity {
         &self.certified.cert
     }
 
+    pub(super) fn signing_key(&self) -> &dyn rustls::sign::SigningKey {
+        &*self.certified.key
+    }
+
     /// The private key in DER, for the one caller that signs with it outside TLS.
     #[must_use]
     pub fn expose_key_der(&self) -> &[u8] {

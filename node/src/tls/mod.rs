@@ -15,6 +15,7 @@
 //! Absent: certificate authorities, host names, key logs, session tickets.
 
 mod identity;
+mod signature;
 mod verifier;
 
 use std::{fmt, sync::Arc};
@@ -26,6 +27,7 @@ use rustls::{
 
 pub use self::{
     identity::{CurrentIdentity, IdentityError, TlsIdentity},
+    signature::{Signed, is_signed},
     verifier::{AnyCertificate, PinnedCertificate},
 };
 use crate::names::Thumbprint;
