@@ -28,13 +28,14 @@ mod nodes;
 mod own_node;
 mod records;
 mod registry;
+mod server_certificates;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rookery_proto::log::v1::{
-    Applied, CertificateRecord, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
+    Applied, CertificateRecord, CertificateReplacement, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
     DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied, cluster_command,
     cluster_outcome, command,
 };
@@ -42,6 +43,7 @@ use rookery_proto::log::v1::{
 pub use self::{
     check::check,
     registry::{Certificate, Registry, lost_rights},
+    server_certificates::{is_running, swap_reason},
 };
 pub use crate::results::Error;
 
@@ -165,6 +167,10 @@ fn load(read: &dyn Read, space: Space) -> Result<Registry, Error> {
     records::all::<CertificateRecord>(read, space, |record| registry.set_certificate(record))?;
     records::all::<DatabaseRecord>(read, space, |record| registry.set_database(record))?;
     records::all::<NodeRecord>(read, space, |record| registry.set_node(record))?;
+    records::all::<CertificateReplacement>(read, space, |record| {
+        registry.set_replacement(record);
+        Ok(())
+    })?;
     Ok(registry)
 }
 
@@ -189,7 +195,17 @@ pub fn operation(command: &ClusterCommand) -> ServerOperation {
         Some(C::RevokeJoinToken(_)) => ServerOperation::RevokeJoinToken,
         Some(C::JoinNode(_)) => ServerOperation::JoinCluster,
         Some(C::RemoveNode(_)) => ServerOperation::RemoveNode,
-        Some(C::RegisterSealingKey(_)) => ServerOperation::PeerCall,
+        Some(
+            C::RegisterSealingKey(_)
+            | C::RenewNodeCertificate(_)
+            | C::RetireNodeCertificates(_)
+            | C::ReportCertificateReplacement(_)
+            | C::ActivateCertificateReplacement(_),
+        ) => ServerOperation::PeerCall,
+        Some(C::StartCertificateReplacement(_)) => ServerOperation::ReplaceServerCertificate,
+        Some(C::AbortCertificateReplacement(_)) => {
+            ServerOperation::ResetServerCertificateReplacement
+        }
         None => ServerOperation::SubmitRaftCommand,
     }
 }
@@ -213,8 +229,17 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
             | C::CreateJoinToken(_)
             | C::RevokeJoinToken(_)
             | C::JoinNode(_)
-            | C::RegisterSealingKey(_),
+            | C::RegisterSealingKey(_)
+            | C::RenewNodeCertificate(_)
+            | C::StartCertificateReplacement(_),
         ) => false,
+        // The report of the last node ends the replacement and with it the old certificates.
+        Some(
+            C::RetireNodeCertificates(_)
+            | C::ReportCertificateReplacement(_)
+            | C::ActivateCertificateReplacement(_)
+            | C::AbortCertificateReplacement(_),
+        ) => true,
         None => true,
     }
 }
@@ -283,6 +308,30 @@ impl Applying<'_, '_> {
             Some(C::RegisterSealingKey(register)) => {
                 self.administrator(command)?;
                 self.register_sealing_key(register)
+            }
+            Some(C::RenewNodeCertificate(renew)) => {
+                self.administrator(command)?;
+                self.renew_node_certificate(renew)
+            }
+            Some(C::RetireNodeCertificates(retire)) => {
+                self.administrator(command)?;
+                self.retire_node_certificates(retire)
+            }
+            Some(C::StartCertificateReplacement(start)) => {
+                self.administrator(command)?;
+                self.start_replacement(start)
+            }
+            Some(C::ReportCertificateReplacement(report)) => {
+                self.administrator(command)?;
+                self.report_replacement(report)
+            }
+            Some(C::ActivateCertificateReplacement(activate)) => {
+                self.administrator(command)?;
+                self.activate_replacement(activate)
+            }
+            Some(C::AbortCertificateReplacement(abort)) => {
+                self.administrator(command)?;
+                self.abort_replacement(abort)
             }
             None => {
                 let index = self.entry.index;

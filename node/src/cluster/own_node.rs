@@ -21,11 +21,13 @@ impl Applying<'_, '_> {
     /// The member of this id, if the author is a certificate of that very node.
     pub(super) fn the_node_itself(&self, id: u64) -> Result<NodeRecord, Stop> {
         let own = match self.entry.author {
-            Author::Certificate(thumbprint) => self.registry.member(&thumbprint),
-            Author::Node(_) => None,
+            Author::Certificate(thumbprint) => {
+                self.registry.is_certificate_of(NodeId(id), &thumbprint)
+            }
+            Author::Node(_) => false,
         };
-        match own.filter(|node| node.id == id) {
-            Some(node) => Ok(node.clone()),
+        match self.registry.node(NodeId(id)).filter(|_| own) {
+            Some(node) => Ok(NodeRecord::clone(node)),
             None => {
                 let message = format!("node {} can only be written of by itself", NodeId(id));
                 Err(refusal_at("NOT_A_MEMBER", "node_id", message).into())

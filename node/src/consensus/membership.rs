@@ -207,6 +207,7 @@ impl Consensus {
             client_address: self.config.advertise.client.clone(),
             thumbprint: self.thumbprint().as_bytes().to_vec(),
             incarnation: self.identity().incarnation.as_bytes().to_vec(),
+            other_thumbprints: Vec::new(),
         }
     }
 
@@ -301,6 +302,7 @@ impl Consensus {
                 client_address: node.client_address.clone(),
                 thumbprint: node.thumbprint.as_bytes().to_vec(),
                 incarnation,
+                other_thumbprints: Vec::new(),
             };
             if node.thumbprint == self.thumbprint() {
                 members.insert(NodeId(node.id), member(mine.as_bytes().to_vec()));
@@ -333,7 +335,7 @@ impl Consensus {
         let asked = async {
             let address = self.dial_address(id, member);
             let pin = Thumbprint::from_bytes(&member.thumbprint).map_err(std::io::Error::other)?;
-            let connection = channel::connect(&address, &self.tls, pin).await?;
+            let connection = channel::connect(&address, self.tls.load(), &[pin]).await?;
             let answer = channel::client(connection).probe(request).await;
             answer.map(tonic::Response::into_inner).map_err(std::io::Error::other)
         };
@@ -379,7 +381,7 @@ impl Consensus {
             request_id: join_request_id(&token_id_copy, self.identity().incarnation),
         };
         let asked = async {
-            let connection = channel::connect(address, &self.tls, pin).await.map_err(|error| {
+            let connection = channel::connect(address, self.tls.load(), &[pin]).await.map_err(|error| {
                 Error::refused("JOIN_REFUSED", format!("{address} cannot be reached: {error}"))
             })?;
             let answer = ClusterServiceClient::new(connection).join(request).await;
@@ -405,6 +407,7 @@ impl Consensus {
             client_address: node.client_address.clone(),
             thumbprint: thumbprint.as_bytes().to_vec(),
             incarnation: node.incarnation.clone(),
+            other_thumbprints: Vec::new(),
         })
     }
 

@@ -160,13 +160,13 @@ async fn handshake(
     let mut config = match who {
         Some(identity) => {
             let current = CurrentIdentity::new(identity.clone());
-            (*tls::pinned_client_config(&current, expected).unwrap()).clone()
+            (*tls::pinned_client_config(current.load(), &[expected]).unwrap()).clone()
         }
         None => ClientConfig::builder_with_provider(tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PinnedCertificate::new(expected)))
+            .with_custom_certificate_verifier(Arc::new(PinnedCertificate::new(&[expected])))
             .with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
