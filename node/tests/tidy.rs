@@ -41,6 +41,20 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "own_certificate",
+        &[
+            "certificates",
+            "clock",
+            "cluster",
+            "config",
+            "consensus",
+            "crypto",
+            "limits",
+            "names",
+            "tls",
+        ],
+    ),
+    (
         "edge",
         &[
             "authz",
@@ -53,6 +67,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "database",
             "limits",
             "names",
+            "own_certificate",
             "results",
             "storage",
             "telemetry",

@@ -23,6 +23,7 @@ mod package;
 mod parse;
 mod registrable;
 mod secret;
+mod server;
 mod upload;
 
 pub use display::escape;
@@ -31,6 +32,7 @@ pub use package::{PackageContents, file_stem, package, password};
 pub use parse::{Parsed, parse};
 pub use registrable::{Usage, check_registrable};
 pub use secret::Secret;
+pub use server::{ServerIdentity, covers_host, server_identity};
 pub use upload::{Upload, from_upload};
 
 use crate::{limits, names::Timestamp};

@@ -101,6 +101,9 @@ pub(super) enum Verb {
         #[arg(long)]
         etag: Option<String>,
     },
+    /// The certificates of the nodes
+    #[command(subcommand)]
+    Server(super::cert_server::Verb),
     /// Delete the registration: the certificate is refused everywhere from then on
     Delete {
         /// SHA-256 thumbprint
@@ -125,6 +128,7 @@ const COLUMNS: &[Column] = &[
 impl Verb {
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {
         match self {
+            Self::Server(verb) => verb.run(session).await,
             Self::List { clearance, db, name, expiring } => {
                 let filter = proto::ListCertificatesRequest {
                     page_size: PAGE_SIZE,

@@ -35,9 +35,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rookery_proto::log::v1::{
-    Applied, CertificateRecord, CertificateReplacement, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
-    DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied, cluster_command,
-    cluster_outcome, command,
+    Applied, CertificateRecord, CertificateReplacement, ClusterCommand, ClusterOutcome,
+    ClusterSettings, Command, DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied,
+    cluster_command, cluster_outcome, command,
 };
 
 pub use self::{

@@ -23,7 +23,7 @@ use rookery_proto::log::v1::{
 use crate::{
     authz::Clearance,
     certificates::Parsed,
-    cluster::{Applying, Error, Outcome, Registry, cluster_outcome, check, done, records},
+    cluster::{Applying, Error, Outcome, Registry, check, cluster_outcome, done, records},
     limits,
     names::{NodeId, Thumbprint, Timestamp},
     results::{Stop, refusal, refusal_at},
@@ -96,11 +96,11 @@ impl Applying<'_, '_> {
     }
 
     pub(super) fn start_replacement(&mut self, start: &StartCertificateReplacement) -> Outcome {
-        if let Some(running) = self.registry.replacement().filter(|it| is_running(it)) {
-            if running.id == start.id {
-                return Ok(outcome(running));
+        if let Some(last) = self.registry.replacement() {
+            if last.id == start.id {
+                return Ok(outcome(last)); // Asked again by who did not hear the answer.
             }
-            if !start.supersede {
+            if is_running(last) && !start.supersede {
                 let message = "a replacement of the server certificates is under way; wait for it, abort it, or start \
                                this one with --supersede";
                 return Err(refusal("REPLACEMENT_RUNNING", message).into());
@@ -269,12 +269,13 @@ impl Applying<'_, '_> {
     fn may_be_trusted(&self, id: NodeId, parsed: &Parsed) -> Result<(), Refusal> {
         let registered = self.registry.certificate(&parsed.thumbprint);
         if registered.is_some_and(|it| it.clearance != Clearance::ClusterNode) {
-            let message = "this certificate is registered as that of a client; a node needs one of its own";
+            let message =
+                "this certificate is registered as that of a client; a node needs one of its own";
             return Err(refusal_at("ALREADY_EXISTS", "certificate", message));
         }
         if registered.is_some_and(|it| it.disabled) {
             let message = "this certificate was disabled";
-            return Err(refusal_at("CERTIFICATE_DISABLED", "certificate", message));
+            return Err(refusal_at("ALREADY_EXISTS", "certificate", message));
         }
         let known = self.registry.node(id).map_or(0, |node| node.other_thumbprints.len());
         if known >= limits::NODE_CERTIFICATES_MAX

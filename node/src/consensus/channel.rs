@@ -211,6 +211,16 @@ impl Channels {
         self.peers.read().get(&node).cloned()
     }
 
+    /// Whether every open stream shows the certificate of this node that is in force.
+    #[must_use]
+    pub fn are_current(&self) -> bool {
+        let current = self.identity.tls.load().thumbprint();
+        self.peers.read().values().all(|channel| match &*channel.state.borrow() {
+            State::Up(link) => link.shown.thumbprint() == current,
+            State::Connecting | State::Down(_) | State::Closed => true,
+        })
+    }
+
     /// The members that channels are kept to.
     #[must_use]
     pub fn members(&self) -> Vec<NodeId> {
@@ -226,11 +236,7 @@ impl Channels {
                 Incarnation::from_bytes(bytes).map_err(|_| Malformed("member's incarnation"))?,
             ),
         };
-        Ok(Target {
-            node,
-            address: address.clone(),
-            incarnation,
-        })
+        Ok(Target { node, address: address.clone(), incarnation })
     }
 }
 
@@ -238,9 +244,7 @@ impl Channels {
 fn certificates(member: &Member) -> Result<Vec<Thumbprint>, Malformed> {
     std::iter::once(&member.thumbprint)
         .chain(&member.other_thumbprints)
-        .map(|bytes| {
-            Thumbprint::from_bytes(bytes).map_err(|_| Malformed("member's thumbprint"))
-        })
+        .map(|bytes| Thumbprint::from_bytes(bytes).map_err(|_| Malformed("member's thumbprint")))
         .collect()
 }
 
@@ -401,7 +405,11 @@ impl Dialler {
     }
 
     /// Reads answers until the stream ends. Opens another one in its place where certificates changed.
-    async fn serve(&self, (mut link, mut answers): Opened, state: &watch::Sender<State>) -> &'static str {
+    async fn serve(
+        &self,
+        (mut link, mut answers): Opened,
+        state: &watch::Sender<State>,
+    ) -> &'static str {
         loop {
             tokio::select! {
                 biased;
@@ -414,7 +422,8 @@ impl Dialler {
                 () = tokio::time::sleep(RENEWAL_INTERVAL) => {}
             }
             if !self.is_current(&link)
-                && let Ok((new, new_answers)) = self.open(0, true).await {
+                && let Ok((new, new_answers)) = self.open(0, true).await
+            {
                 tracing::info!(peer = %self.target.node, "channel renewed after a change of certificates");
                 state.send_replace(State::Up(new.clone()));
                 let old = std::mem::replace(&mut link, new);
@@ -425,16 +434,12 @@ impl Dialler {
 }
 
 /// How often a stream is compared with the certificates in force.
-const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+const RENEWAL_INTERVAL: Duration = Duration::from_millis(200);
 
 type Opened = (Arc<Link>, tonic::Streaming<ChannelResponse>);
 
 /// Keeps a stream open until `closed`; the one place that changes a channel's state.
-async fn keep_open(
-    dialler: Dialler,
-    state: watch::Sender<State>,
-    closed: CancellationToken,
-) {
+async fn keep_open(dialler: Dialler, state: watch::Sender<State>, closed: CancellationToken) {
     let (pause_min, pause_max) = limits::PEER_RECONNECT_PAUSE;
     let mut pause = pause_min;
     let mut was_down = false;
@@ -509,11 +514,7 @@ struct Link {
 }
 
 impl Link {
-    async fn open(
-        dialler: &Dialler,
-        shown: Arc<TlsIdentity>,
-        renews: bool,
-    ) -> io::Result<Opened> {
+    async fn open(dialler: &Dialler, shown: Arc<TlsIdentity>, renews: bool) -> io::Result<Opened> {
         let Dialler { identity, target, certificates } = dialler;
         let expected = certificates.load_full();
         let (connection, seen) = connect_seen(&target.address, shown.clone(), &expected).await?;

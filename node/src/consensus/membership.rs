@@ -381,9 +381,10 @@ impl Consensus {
             request_id: join_request_id(&token_id_copy, self.identity().incarnation),
         };
         let asked = async {
-            let connection = channel::connect(address, self.tls.load(), &[pin]).await.map_err(|error| {
-                Error::refused("JOIN_REFUSED", format!("{address} cannot be reached: {error}"))
-            })?;
+            let connection =
+                channel::connect(address, self.tls.load(), &[pin]).await.map_err(|error| {
+                    Error::refused("JOIN_REFUSED", format!("{address} cannot be reached: {error}"))
+                })?;
             let answer = ClusterServiceClient::new(connection).join(request).await;
             answer.map(tonic::Response::into_inner).map_err(|status| join_refused(&status))
         };

@@ -12,8 +12,8 @@ use rookery_proto::{
 
 use super::{
     Consensus, Error, Fresh,
-    peer_service::{PeerHandler, PeerRefused},
     groups::member_of,
+    peer_service::{PeerHandler, PeerRefused},
     snapshot::SnapshotSink,
     types::{Member, Raft},
 };
@@ -251,14 +251,13 @@ impl Consensus {
         if !in_formation && !member {
             return Err(refused());
         }
-        let known = identity
-            .peers
-            .iter()
-            .find(|(_, member)| member.has(thumbprint.as_bytes()))
-            .map(|(id, member)| match self.known_member(*id) {
-                Some(member) => member.incarnation,
-                None => member.incarnation.clone(),
-            });
+        let known =
+            identity.peers.iter().find(|(_, member)| member.has(thumbprint.as_bytes())).map(
+                |(id, member)| match self.known_member(*id) {
+                    Some(member) => member.incarnation,
+                    None => member.incarnation.clone(),
+                },
+            );
         Ok(peer::ProbeResponse {
             formed: identity.is_member(),
             incarnation: identity.incarnation.as_bytes().to_vec(),

@@ -33,6 +33,8 @@ pub enum Purpose {
     Sentinel,
     /// The node's private sealing key.
     SealingKey,
+    /// The node's certificates and their keys.
+    ServerCertificates,
 }
 
 impl Purpose {
@@ -41,6 +43,7 @@ impl Purpose {
             Self::Record => 3,
             Self::Sentinel => 4,
             Self::SealingKey => 5,
+            Self::ServerCertificates => 6,
         }
     }
 }

@@ -48,6 +48,14 @@ pub enum IdentityError {
         /// What is wrong, in words that continue the sentence.
         why: &'static str,
     },
+    /// A file or command does not give what it must.
+    #[error("{from}: {why}")]
+    Unfit {
+        /// The file or command.
+        from: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The certificate or key cannot be used for TLS, or one does not belong to the other.
     #[error("the certificate or its key cannot be used: {0}")]
     Unusable(#[source] rustls::Error),
@@ -160,10 +168,7 @@ impl CurrentIdentity {
     /// Starts with `identity`.
     #[must_use]
     pub fn new(identity: TlsIdentity) -> Arc<Self> {
-        Arc::new(Self {
-            current: ArcSwap::from_pointee(identity),
-            others: ArcSwap::default(),
-        })
+        Arc::new(Self { current: ArcSwap::from_pointee(identity), others: ArcSwap::default() })
     }
 
     /// Shows `identity` from the next handshake on.
@@ -249,6 +254,14 @@ fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
         (Some(_), false) => Err(content(path, "holds more than one private key")),
         (None, _) => Err(content(path, "holds no unencrypted private key")),
     }
+}
+
+/// Reads a file that must be as private as a key file.
+///
+/// # Errors
+/// As [`TlsIdentity::load`] for keys.
+pub fn read_private_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
+    read_bounded(path, Access::Private)
 }
 
 fn read_bounded(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>, IdentityError> {

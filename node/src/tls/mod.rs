@@ -14,6 +14,7 @@
 //!
 //! Absent: certificate authorities, host names, key logs, session tickets.
 
+mod command;
 mod identity;
 mod verifier;
 
@@ -25,7 +26,8 @@ use rustls::{
 };
 
 pub use self::{
-    identity::{CurrentIdentity, IdentityError, TlsIdentity, expected_name},
+    command::run_for_identity,
+    identity::{CurrentIdentity, IdentityError, TlsIdentity, expected_name, read_private_file},
     verifier::{AnyCertificate, PinnedCertificate},
 };
 use crate::names::Thumbprint;
