@@ -49,6 +49,8 @@ request_ids!(
     security::DisableCertificateRequest,
     security::EnableCertificateRequest,
     security::PurgeCertificatesRequest,
+    security::ReplaceServerCertificatesRequest,
+    security::AbortServerCertificateReplacementRequest,
     cluster::CreateJoinTokenRequest,
     cluster::RevokeJoinTokenRequest,
     cluster::JoinRequest,
@@ -66,6 +68,9 @@ no_request_ids!(
     security::GetCertificateRequest,
     security::ExportServerCertificatesRequest,
     security::WhoAmIRequest,
+    security::ListServerCertificatesRequest,
+    security::GetServerCertificateReplacementRequest,
+    security::ReloadServerCertificateRequest,
     cluster::GetTopologyRequest,
     cluster::GetStatusRequest,
     cluster::ListJoinTokensRequest,
@@ -277,3 +282,16 @@ impl Client {
         self.who_am_i(security::WhoAmIRequest {}).await
     }
 }
+
+methods!(security::server_certificate_service_client::ServerCertificateServiceClient {
+    /// The certificates by which every node is known.
+    list_server_certificates(ListServerCertificatesRequest) -> ListServerCertificatesResponse;
+    /// Starts the replacement of the certificates of all nodes.
+    replace_server_certificates(ReplaceServerCertificatesRequest) -> ReplaceServerCertificatesResponse;
+    /// How far the replacement is, or how the last one ended.
+    get_server_certificate_replacement(GetServerCertificateReplacementRequest) -> GetServerCertificateReplacementResponse;
+    /// Gives a replacement up.
+    abort_server_certificate_replacement(AbortServerCertificateReplacementRequest) -> AbortServerCertificateReplacementResponse;
+    /// Has the called node look at the source of its certificate.
+    reload_server_certificate(ReloadServerCertificateRequest) -> ReloadServerCertificateResponse;
+});

@@ -110,6 +110,12 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key of the certificate, PEM, mode 0600.
     pub key: PathBuf,
+    /// Certificate and key in one PKCS#12 file, mode 0600, in place of the two.
+    pub pfx: Option<PathBuf>,
+    /// A file with the password of `pfx`, mode 0600; absent: it has none.
+    pub pfx_password_file: Option<PathBuf>,
+    /// A command and its arguments, in place of all files; it prints certificate and key in PEM within 30 s.
+    pub certificate_exec: Option<Vec<String>>,
     /// What clients verify this node with; goes into the packages it generates.
     pub ca: Option<PathBuf>,
     /// Accepts TLS 1.2 besides 1.3 on the client listener.
@@ -525,8 +531,17 @@ impl Config {
                 });
             }
         };
-        look("tls.certificate", &self.tls.certificate, false);
-        look("tls.key", &self.tls.key, true);
+        if self.tls.certificate_exec.is_none() && self.tls.pfx.is_none() {
+            look("tls.certificate", &self.tls.certificate, false);
+            look("tls.key", &self.tls.key, true);
+        }
+        for (key, file) in
+            [("tls.pfx", &self.tls.pfx), ("tls.pfx_password_file", &self.tls.pfx_password_file)]
+        {
+            if let Some(file) = file {
+                look(key, file, true);
+            }
+        }
         if let Some(ca) = &self.tls.ca {
             look("tls.ca", ca, false);
         }
@@ -548,6 +563,8 @@ impl Config {
         resolve(&mut self.node.data);
         resolve(&mut self.tls.certificate);
         resolve(&mut self.tls.key);
+        self.tls.pfx.iter_mut().for_each(resolve);
+        self.tls.pfx_password_file.iter_mut().for_each(resolve);
         self.tls.ca.iter_mut().for_each(resolve);
         self.encryption.master_key_file.iter_mut().for_each(resolve);
         self.formation.file.iter_mut().for_each(resolve);

@@ -14,6 +14,7 @@ pub mod edge;
 pub mod limits;
 pub mod names;
 pub mod os;
+pub mod own_certificate;
 pub mod results;
 pub mod storage;
 pub mod telemetry;

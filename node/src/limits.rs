@@ -34,6 +34,12 @@ pub const CERTIFICATE_REQUEST_BYTES_MAX: usize = 16 * 1024;
 pub const CERTIFICATE_WORK_MAX: usize = 2;
 /// Calls that wait until they may make or open one.
 pub const CERTIFICATE_WORK_WAITING_MAX: usize = 64;
+/// Most certificates by which a node is known besides the one in force.
+pub const NODE_CERTIFICATES_MAX: usize = 7;
+/// Longest reason that a node gives for a step it cannot take, in characters.
+pub const NODE_ERROR_CHARS_MAX: usize = 500;
+/// Largest sealed private key in bytes.
+pub const SEALED_KEY_BYTES_MAX: usize = 16 * 1024;
 /// Most host names and addresses of a node certificate.
 pub const NODE_CERTIFICATE_NAMES_MAX: usize = 100;
 /// Longest client certificate chain.
@@ -196,6 +202,8 @@ pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
 pub const PEER_PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// HTTP/2 flow control window of a peer connection and of each of its streams, in bytes.
 pub const PEER_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// How long a stream whose place another one took may take for its last answers.
+pub const PEER_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Frames that wait to be written to one peer channel.
 pub const PEER_QUEUE_FRAMES_MAX: usize = 1_024;
 /// Bytes of frames that wait to be written to one peer channel.

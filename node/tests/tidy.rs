@@ -41,6 +41,20 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "own_certificate",
+        &[
+            "certificates",
+            "clock",
+            "cluster",
+            "config",
+            "consensus",
+            "crypto",
+            "limits",
+            "names",
+            "tls",
+        ],
+    ),
+    (
         "edge",
         &[
             "authz",
@@ -53,6 +67,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "database",
             "limits",
             "names",
+            "own_certificate",
             "results",
             "storage",
             "telemetry",
@@ -109,6 +124,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("chacha20", &["crypto"], "crypto is the only place that names the cipher"),
     ("pkcs5", &["crypto"], "crypto is the only place that names a cipher"),
     ("rc2", &["crypto"], "crypto is the only place that names a cipher"),
+    ("hpke", &["crypto"], "crypto is the only place that names a cipher"),
     ("openssl", &[], "one TLS implementation: rustls"),
     ("native_tls", &[], "one TLS implementation: rustls"),
 ];

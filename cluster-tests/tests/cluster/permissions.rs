@@ -90,6 +90,7 @@ const DOCUMENTS: &str = "/rookery.document.v1.DocumentService/";
 const DATABASES: &str = "/rookery.database.v1.DatabaseService/";
 const SECURITY: &str = "/rookery.security.v1.SecurityService/";
 const CLUSTER: &str = "/rookery.cluster.v1.ClusterService/";
+const SERVERS: &str = "/rookery.security.v1.ServerCertificateService/";
 
 /// A call of the table: its path, what sets it apart from other calls of the same RPC, and its rule.
 struct Row {
@@ -154,6 +155,15 @@ fn rows() -> Vec<Row> {
     add(CLUSTER, "DemoteNode", "missing", ClusterAdmin);
     add(CLUSTER, "TransferLeader", "missing", ClusterAdmin);
     add(CLUSTER, "TriggerSnapshot", "", ClusterAdmin);
+    for method in [
+        "ListServerCertificates",
+        "ReplaceServerCertificates",
+        "GetServerCertificateReplacement",
+        "AbortServerCertificateReplacement",
+        "ReloadServerCertificate",
+    ] {
+        add(SERVERS, method, "", ClusterAdmin);
+    }
     // Served by other listeners only: the unix socket and the peer port.
     for method in ["GetNodeState", "Bootstrap", "JoinCluster"] {
         add("/rookery.admin.v1.AdminService/", method, "", Absent);
@@ -321,6 +331,11 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
         // An empty message is a valid one of each of these.
         "Check" | "GetNodeState" | "Bootstrap" | "JoinCluster" | "Channel" | "InstallSnapshot"
         | "Probe" | "NoSuchMethod" => Vec::new(),
+        "ListServerCertificates"
+        | "ReplaceServerCertificates"
+        | "GetServerCertificateReplacement"
+        | "AbortServerCertificateReplacement"
+        | "ReloadServerCertificate" => Vec::new(),
         method => anyhow::bail!("the table has no message for {method}"),
     })
 }

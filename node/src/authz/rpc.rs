@@ -67,6 +67,26 @@ pub const RPCS: &[(&str, RpcRule)] = {
             Server(S::ExportServerCertificates),
         ),
         ("rookery.security.v1.SecurityService/WhoAmI", Server(S::WhoAmI)),
+        (
+            "rookery.security.v1.ServerCertificateService/ListServerCertificates",
+            Server(S::ViewServerCertificateReplacement),
+        ),
+        (
+            "rookery.security.v1.ServerCertificateService/ReplaceServerCertificates",
+            Server(S::ReplaceServerCertificate),
+        ),
+        (
+            "rookery.security.v1.ServerCertificateService/GetServerCertificateReplacement",
+            Server(S::ViewServerCertificateReplacement),
+        ),
+        (
+            "rookery.security.v1.ServerCertificateService/AbortServerCertificateReplacement",
+            Server(S::ResetServerCertificateReplacement),
+        ),
+        (
+            "rookery.security.v1.ServerCertificateService/ReloadServerCertificate",
+            Server(S::RefreshServerCertificate),
+        ),
     ]
 };
 

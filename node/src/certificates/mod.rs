@@ -30,6 +30,7 @@ mod readme;
 mod registrable;
 mod request;
 mod secret;
+mod server;
 mod upload;
 
 pub use display::{escape, is_misleading};
@@ -41,6 +42,7 @@ pub use pfx::{Protection, collection};
 pub use registrable::{Usage, check_registrable};
 pub use request::SigningRequest;
 pub use secret::Secret;
+pub use server::{ServerIdentity, covers_host, server_identity};
 pub use upload::{Upload, from_upload, is_pkcs12};
 
 use crate::{limits, names::Timestamp};

@@ -75,6 +75,9 @@ pub(super) enum Verb {
         #[arg(long)]
         etag: Option<String>,
     },
+    /// The certificates of the nodes
+    #[command(subcommand)]
+    Server(super::cert_server::Verb),
     /// Delete the registration: the certificate is refused everywhere from then on
     Delete {
         /// SHA-256 thumbprint
@@ -117,6 +120,7 @@ impl Verb {
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {
         match self {
             Self::List(list) => list.run(session).await,
+            Self::Server(verb) => verb.run(session).await,
             Self::Show { thumbprint } => {
                 let certificate = get(session, &thumbprint).await?;
                 show(session, Some(certificate))

@@ -12,11 +12,12 @@
 //! | [`contexts`] | the contexts of this user |
 //! | `server` | start, join, bootstrap, health, config |
 //! | `init`, `dev` | PKI and configuration of a new cluster; a playground |
-//! | `cluster`, `cert`, `db`, `doc` | the services |
+//! | `cluster`, `cert`, `cert_server`, `db`, `doc` | the services |
 //! | `bench` | a load generator |
 
 mod bench;
 mod cert;
+mod cert_server;
 mod cluster;
 mod contexts;
 mod db;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use rookery_proto::log::v1::{
     ClusterCommand, CreateDatabase, CreateJoinToken, EditCertificate, FormCluster, GrantByName,
-    JoinNode, NodeRecord, PutCertificate, Refusal, cluster_command,
+    JoinNode, NodeRecord, PutCertificate, Refusal, ReplacementNode, ReportCertificateReplacement,
+    StartCertificateReplacement, cluster_command, report_certificate_replacement::Report,
 };
 
 use crate::{
@@ -40,6 +41,15 @@ pub fn check(command: &ClusterCommand) -> Result<(), Refusal> {
         Some(C::RemoveNode(_) | C::CheckpointAudit(_)) => Ok(()),
         Some(C::RecordDenials(denials)) => audit::check_denials(denials),
         Some(C::RecordAction(action)) => audit::check_action(action),
+        Some(C::RegisterSealingKey(register)) => sealing_key(&register.key),
+        Some(C::RenewNodeCertificate(renew)) => {
+            certificate("certificate", &renew.certificate).map(drop)
+        }
+        Some(C::RetireNodeCertificates(retire)) => thumbprint(&retire.keep).map(drop),
+        Some(C::StartCertificateReplacement(start)) => check_replacement(start),
+        Some(C::ReportCertificateReplacement(report)) => check_report(report),
+        Some(C::ActivateCertificateReplacement(activate)) => replacement_id(&activate.id),
+        Some(C::AbortCertificateReplacement(abort)) => replacement_id(&abort.id),
         None => Err(invalid("command", "there is no command")),
     }
 }
@@ -194,6 +204,58 @@ fn token_id(field: &str, id: &str) -> Result<(), Refusal> {
 
 fn digest(bytes: &[u8]) -> Result<(), Refusal> {
     if bytes.len() == 32 { Ok(()) } else { Err(invalid("secret_digest", "must be 32 bytes")) }
+}
+
+fn sealing_key(bytes: &[u8]) -> Result<(), Refusal> {
+    if bytes.len() == 32 { Ok(()) } else { Err(invalid("key", "must be 32 bytes")) }
+}
+
+fn replacement_id(id: &[u8]) -> Result<(), Refusal> {
+    if id.len() == 16 { Ok(()) } else { Err(invalid("id", "must be 16 bytes")) }
+}
+
+fn check_replacement(start: &StartCertificateReplacement) -> Result<(), Refusal> {
+    replacement_id(&start.id)?;
+    if start.nodes.len() > limits::NODES_MAX {
+        return Err(too_many("nodes", limits::NODES_MAX));
+    }
+    let mut seen = BTreeSet::new();
+    for (place, node) in start.nodes.iter().enumerate() {
+        let field = |name: &str| format!("nodes[{place}].{name}");
+        if !seen.insert(node.node_id) {
+            return Err(invalid(field("node_id"), "this node is named twice"));
+        }
+        if node.chain.is_empty() || node.chain.len() > limits::CERTIFICATE_CHAIN_MAX {
+            return Err(invalid(field("chain"), "must have 1 to 3 certificates"));
+        }
+        for der in &node.chain {
+            certificate(field("chain"), der)?;
+        }
+        if node.sealed_key.is_empty() || node.sealed_key.len() > limits::SEALED_KEY_BYTES_MAX {
+            return Err(invalid(field("sealed_key"), "is no sealed private key"));
+        }
+        let fresh = ReplacementNode {
+            node_id: node.node_id,
+            chain: node.chain.clone(),
+            sealed_key: node.sealed_key.clone(),
+            ..ReplacementNode::default()
+        };
+        if *node != fresh {
+            return Err(invalid(field("thumbprint"), "is not for the author to say"));
+        }
+    }
+    Ok(())
+}
+
+fn check_report(report: &ReportCertificateReplacement) -> Result<(), Refusal> {
+    replacement_id(&report.id)?;
+    match &report.report {
+        Some(Report::Error(why)) if why.chars().count() > limits::NODE_ERROR_CHARS_MAX => {
+            Err(too_many("error", limits::NODE_ERROR_CHARS_MAX))
+        }
+        Some(Report::Error(_) | Report::Installed(_) | Report::Swapped(_)) => Ok(()),
+        None => Err(invalid("report", "there is none")),
+    }
 }
 
 fn check_token(create: &CreateJoinToken) -> Result<(), Refusal> {

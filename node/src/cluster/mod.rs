@@ -33,8 +33,10 @@ pub mod list;
 mod nodes;
 mod overwrite;
 mod purge;
+mod own_node;
 mod records;
 mod registry;
+mod server_certificates;
 
 use std::sync::{
     Arc,
@@ -44,7 +46,7 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rookery_proto::log::v1::{
-    Applied, AuditHead, CertificateRecord, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
+    Applied, AuditHead, CertificateRecord, CertificateReplacement, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
     DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied, cluster_command,
     cluster_outcome, command,
 };
@@ -55,6 +57,7 @@ pub use self::{
     audit::{AuditChunk, audit_before, audit_checkpoint, audit_chunk, audit_hash, audit_head},
     check::check,
     registry::{Registry, lost_rights},
+    server_certificates::{is_running, swap_reason},
 };
 pub use crate::results::Error;
 
@@ -222,6 +225,10 @@ fn load(read: &dyn Read, space: Space) -> Result<Registry, Error> {
     records::all::<CertificateRecord>(read, space, |record| registry.set_certificate(record))?;
     records::all::<DatabaseRecord>(read, space, |record| registry.set_database(record))?;
     records::all::<NodeRecord>(read, space, |record| registry.set_node(record))?;
+    records::all::<CertificateReplacement>(read, space, |record| {
+        registry.set_replacement(record);
+        Ok(())
+    })?;
     Ok(registry)
 }
 
@@ -250,6 +257,17 @@ pub fn operation(command: &ClusterCommand) -> ServerOperation {
         Some(C::PurgeCertificates(_)) => ServerOperation::PurgeCertificates,
         Some(C::RecordDenials(_) | C::CheckpointAudit(_)) => ServerOperation::PeerCall,
         Some(C::RecordAction(action)) => audit::operation_of(action),
+        Some(
+            C::RegisterSealingKey(_)
+            | C::RenewNodeCertificate(_)
+            | C::RetireNodeCertificates(_)
+            | C::ReportCertificateReplacement(_)
+            | C::ActivateCertificateReplacement(_),
+        ) => ServerOperation::PeerCall,
+        Some(C::StartCertificateReplacement(_)) => ServerOperation::ReplaceServerCertificate,
+        Some(C::AbortCertificateReplacement(_)) => {
+            ServerOperation::ResetServerCertificateReplacement
+        }
         None => ServerOperation::SubmitRaftCommand,
     }
 }
@@ -281,8 +299,18 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
             | C::JoinNode(_)
             | C::RecordDenials(_)
             | C::CheckpointAudit(_)
-            | C::RecordAction(_),
+            | C::RecordAction(_)
+            | C::RegisterSealingKey(_)
+            | C::RenewNodeCertificate(_)
+            | C::StartCertificateReplacement(_),
         ) => false,
+        // The report of the last node ends the replacement and with it the old certificates.
+        Some(
+            C::RetireNodeCertificates(_)
+            | C::ReportCertificateReplacement(_)
+            | C::ActivateCertificateReplacement(_)
+            | C::AbortCertificateReplacement(_),
+        ) => true,
         None => true,
     }
 }
@@ -368,6 +396,34 @@ impl Applying<'_, '_> {
             Some(C::RecordAction(action)) => {
                 self.administrator(command)?;
                 self.record_action(action)
+            }
+            Some(C::RegisterSealingKey(register)) => {
+                self.administrator(command)?;
+                self.register_sealing_key(register)
+            }
+            Some(C::RenewNodeCertificate(renew)) => {
+                self.administrator(command)?;
+                self.renew_node_certificate(renew)
+            }
+            Some(C::RetireNodeCertificates(retire)) => {
+                self.administrator(command)?;
+                self.retire_node_certificates(retire)
+            }
+            Some(C::StartCertificateReplacement(start)) => {
+                self.administrator(command)?;
+                self.start_replacement(start)
+            }
+            Some(C::ReportCertificateReplacement(report)) => {
+                self.administrator(command)?;
+                self.report_replacement(report)
+            }
+            Some(C::ActivateCertificateReplacement(activate)) => {
+                self.administrator(command)?;
+                self.activate_replacement(activate)
+            }
+            Some(C::AbortCertificateReplacement(abort)) => {
+                self.administrator(command)?;
+                self.abort_replacement(abort)
             }
             None => {
                 let index = self.entry.index;

@@ -247,11 +247,19 @@ impl Applying<'_, '_> {
             database.revision = self.entry.index;
             self.store_database(database)?;
         }
-        let thumbprint =
-            Thumbprint::from_bytes(&node.thumbprint).map_err(|e| Error::corrupt("node", e))?;
-        self.forget_certificate(&thumbprint)?;
-        let node = NodeRecord { removed: true, revision: self.entry.index, ..node };
+        let had = std::iter::once(&node.thumbprint).chain(&node.other_thumbprints).cloned();
+        let had: Vec<Vec<u8>> = had.collect();
+        let node = NodeRecord {
+            removed: true,
+            revision: self.entry.index,
+            other_thumbprints: Vec::new(),
+            ..node
+        };
         self.store_node(node.clone())?;
+        for thumbprint in &had {
+            self.forget_unless_a_members(thumbprint)?;
+        }
+        self.replacement_without_removed()?;
         Ok(cluster_outcome::Outcome::Node(node))
     }
 }

@@ -7,6 +7,7 @@
 //! | `12` database id (8 bytes big endian) | `DatabaseRecord` |
 //! | `13` node id (8 bytes big endian) | `NodeRecord`; kept after removal, so that no id or incarnation comes back |
 //! | `14` token id | `JoinTokenRecord` |
+//! | `19` | `CertificateReplacement`: the one under way, or the last one |
 //! | `1c` sequence (8 bytes big endian) | `AuditRecord` |
 //! | `1d` sequence (8 bytes big endian) | `AuditCheckpoint` |
 //! | `1e` | `AuditHead`; there from the first audit record on |
@@ -18,7 +19,7 @@ use std::ops::{Bound, ControlFlow};
 
 use prost::Message;
 use rookery_proto::log::v1::{
-    AuditCheckpoint, AuditHead, AuditRecord, CertificateRecord, ClusterSettings, DatabaseRecord,
+    AuditCheckpoint, AuditHead, AuditRecord, CertificateRecord, CertificateReplacement, ClusterSettings, DatabaseRecord,
     JoinTokenRecord, NodeRecord,
 };
 
@@ -59,6 +60,7 @@ records! {
     DatabaseRecord 0x12 "database" this => this.id.to_be_bytes().to_vec();
     NodeRecord 0x13 "node" this => this.id.to_be_bytes().to_vec();
     JoinTokenRecord 0x14 "join token" this => this.id.as_bytes().to_vec();
+    CertificateReplacement 0x19 "certificate replacement" _this => Vec::new();
     // audit
     AuditRecord 0x1c "audit record" this => this.sequence.to_be_bytes().to_vec();
     AuditCheckpoint 0x1d "audit checkpoint" this => this.sequence.to_be_bytes().to_vec();

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, ordmap::DiffItem};
-use rookery_proto::log::v1::{CertificateRecord, DatabaseRecord, NodeRecord};
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
+use rookery_proto::log::v1::{
+    CertificateRecord, CertificateReplacement, DatabaseRecord, NodeRecord,
+};
 
 use crate::{
     authz::{self, Caller, Clearance, Registration},
@@ -16,7 +18,7 @@ use crate::{
 };
 
 /// Everything that decisions and routing need to know, as of one log position.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Registry {
     /// Log index of the last entry that changed certificates, databases or nodes.
     pub revision: u64,
@@ -29,7 +31,9 @@ pub struct Registry {
     databases: OrdMap<DatabaseId, Arc<DatabaseRecord>>,
     database_by_key: OrdMap<String, DatabaseId>,
     nodes: OrdMap<NodeId, Arc<NodeRecord>>,
-    member_by_thumbprint: OrdMap<Thumbprint, NodeId>,
+    /// A certificate may be that of several nodes.
+    members_by_thumbprint: OrdMap<Thumbprint, OrdSet<NodeId>>,
+    replacement: Option<Arc<CertificateReplacement>>,
 }
 
 impl Registry {
@@ -183,10 +187,33 @@ impl Registry {
         self.nodes().find(|node| node.name == name)
     }
 
-    /// The member whose node certificate this is.
+    /// The member with the lowest id whose certificate this is; nodes may share one.
     #[must_use]
     pub fn member(&self, thumbprint: &Thumbprint) -> Option<&NodeRecord> {
-        self.member_by_thumbprint.get(thumbprint).and_then(|id| self.node(*id)).map(|node| &**node)
+        self.members_of(thumbprint).next()
+    }
+
+    /// The members whose certificate this is: the one in force, the next one, or one that is not revoked yet.
+    pub fn members_of(&self, thumbprint: &Thumbprint) -> impl Iterator<Item = &NodeRecord> {
+        let ids = self.members_by_thumbprint.get(thumbprint);
+        ids.into_iter().flatten().filter_map(|id| self.node(*id)).map(|node| &**node)
+    }
+
+    /// Whether a member is known by a certificate.
+    #[must_use]
+    pub fn is_certificate_of(&self, id: NodeId, thumbprint: &Thumbprint) -> bool {
+        self.members_by_thumbprint.get(thumbprint).is_some_and(|ids| ids.contains(&id))
+            && self.node(id).is_some()
+    }
+
+    /// The replacement of the nodes' certificates that is under way, or the last one.
+    #[must_use]
+    pub fn replacement(&self) -> Option<&CertificateReplacement> {
+        self.replacement.as_deref()
+    }
+
+    pub(super) fn set_replacement(&mut self, replacement: CertificateReplacement) {
+        self.replacement = Some(Arc::new(replacement));
     }
 
     /// Nodes that are or were members.
@@ -244,18 +271,31 @@ impl Registry {
     }
 
     pub(super) fn set_node(&mut self, record: NodeRecord) -> Result<(), Error> {
-        let thumbprint =
-            Thumbprint::from_bytes(&record.thumbprint).map_err(|e| Error::corrupt("node", e))?;
         let id = NodeId(record.id);
-        if record.removed {
-            // A later member may have the certificate of a removed one; it has a greater id and is set after it.
-            self.member_by_thumbprint.remove(&thumbprint);
-        } else {
-            self.member_by_thumbprint.insert(thumbprint, id);
+        if let Some(before) = self.nodes.get(&id).cloned() {
+            for thumbprint in thumbprints(&before)? {
+                let mut ids = self.members_by_thumbprint.remove(&thumbprint).unwrap_or_default();
+                ids.remove(&id);
+                if !ids.is_empty() {
+                    self.members_by_thumbprint.insert(thumbprint, ids);
+                }
+            }
+        }
+        let thumbprints = thumbprints(&record)?;
+        for thumbprint in thumbprints.into_iter().filter(|_| !record.removed) {
+            self.members_by_thumbprint.entry(thumbprint).or_default().insert(id);
         }
         self.nodes.insert(id, Arc::new(record));
         Ok(())
     }
+}
+
+/// All certificates by which a node is known.
+fn thumbprints(record: &NodeRecord) -> Result<Vec<Thumbprint>, Error> {
+    std::iter::once(&record.thumbprint)
+        .chain(&record.other_thumbprints)
+        .map(|bytes| Thumbprint::from_bytes(bytes).map_err(|e| Error::corrupt("node", e)))
+        .collect()
 }
 
 /// The certificates that may do less in `after` than in `before`: their connections and streams are to be closed.
@@ -275,7 +315,8 @@ pub fn lost_rights(before: &Registry, after: &Registry) -> Vec<Thumbprint> {
 
 /// Whether a registration lost anything on its way from `old` to `new`.
 fn is_narrower(old: &Registration, new: &Registration) -> bool {
-    let left_the_cluster = old.node.is_some() && new.node != old.node;
+    // A certificate that several nodes share stays a node's when one of them goes; its channels end with its id.
+    let left_the_cluster = old.node.is_some() && new.node.is_none();
     let no_node_any_more =
         old.clearance == Clearance::ClusterNode && new.clearance != old.clearance;
     let disabled = new.disabled && !old.disabled;

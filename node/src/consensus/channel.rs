@@ -3,7 +3,9 @@
 //! 1. Dial the member's address (or its override), resolve the name anew, and accept one certificate alone.
 //! 2. Send Hello, and check the answering Hello against the member's record.
 //! 3. Send calls with rising numbers; answers come in any order and find their caller by number.
-//! 4. When the stream ends, every caller that waits is told at once, and step 1 begins again after a pause.
+//! 4. When one of the two sides has another certificate in force, a second stream takes the place of the first, which ends
+//!    when its calls are answered.
+//! 5. When the stream ends, every caller that waits is told at once, and step 1 begins again after a pause.
 //!
 //! A call that failed with [`CallError::Unreachable`] was never sent. After [`CallError::Closed`] and
 //! [`CallError::Timeout`] nobody knows whether the peer has carried it out.
@@ -18,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
 use parking_lot::{Mutex, RwLock};
@@ -41,7 +44,7 @@ use super::types::{Malformed, Member};
 use crate::{
     limits,
     names::{Incarnation, NodeId, Thumbprint},
-    tls::{self, CurrentIdentity},
+    tls::{self, CurrentIdentity, TlsIdentity},
 };
 
 /// Version of the peer protocol; another one is refused.
@@ -69,6 +72,7 @@ impl PeerIdentity {
             node_id: self.node_id.0,
             incarnation: self.incarnation.as_bytes().to_vec(),
             version: PROTOCOL_VERSION,
+            renews: false,
         }
     }
 }
@@ -94,23 +98,34 @@ fn unreachable(why: impl Into<Arc<str>>) -> CallError {
     CallError::Unreachable(why.into())
 }
 
-/// Opens a connection to the holder of one certificate's key, whatever its address is called.
+/// Opens a connection to the holder of the key of one of the `expected` certificates, whatever its address is called;
+/// the first of them is asked for.
 ///
 /// # Errors
 /// The address cannot be reached, or somebody else answers there.
 pub async fn connect(
     address: &str,
-    identity: &Arc<CurrentIdentity>,
-    expected: Thumbprint,
+    identity: Arc<TlsIdentity>,
+    expected: &[Thumbprint],
 ) -> io::Result<transport::Channel> {
+    Ok(connect_seen(address, identity, expected).await?.0)
+}
+
+/// [`connect`], and which certificate was presented.
+async fn connect_seen(
+    address: &str,
+    identity: Arc<TlsIdentity>,
+    expected: &[Thumbprint],
+) -> io::Result<(transport::Channel, Option<Thumbprint>)> {
     let stream = dial(address, identity, expected).await?;
+    let seen = tls::leaf_thumbprint(stream.get_ref().1);
     let once = Mutex::new(Some(TokioIo::new(stream)));
     // The connection is used until it ends and never replaced behind the caller's back.
     let connector = tower::service_fn(move |_: http::Uri| {
         let stream = once.lock().take().ok_or_else(|| io::Error::other("the connection has ended"));
         async move { stream }
     });
-    Endpoint::from_static("http://peer")
+    let connection = Endpoint::from_static("http://peer")
         .http2_keep_alive_interval(limits::PEER_PING_INTERVAL)
         .keep_alive_timeout(limits::PEER_PING_TIMEOUT)
         .keep_alive_while_idle(true)
@@ -118,16 +133,18 @@ pub async fn connect(
         .initial_connection_window_size(limits::PEER_WINDOW_BYTES)
         .connect_with_connector(connector)
         .await
-        .map_err(io::Error::other)
+        .map_err(io::Error::other)?;
+    Ok((connection, seen))
 }
 
 async fn dial(
     address: &str,
-    identity: &Arc<CurrentIdentity>,
-    expected: Thumbprint,
+    identity: Arc<TlsIdentity>,
+    expected: &[Thumbprint],
 ) -> io::Result<TlsStream<TcpStream>> {
     let config = tls::pinned_client_config(identity, expected).map_err(io::Error::other)?;
-    let name = ServerName::try_from("peer").map_err(io::Error::other)?; // Neither sent nor checked.
+    let name = expected.first().map(tls::expected_name).unwrap_or_default();
+    let name = ServerName::try_from(name).map_err(io::Error::other)?; // Sent, and not checked.
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     TlsConnector::from(config).connect(name, tcp).await
@@ -161,7 +178,8 @@ impl Channels {
     }
 
     /// Keeps a channel open to this member from now on; must be called inside the async runtime. A member whose
-    /// certificate, address or incarnation changed gets a new channel, and the old one closes.
+    /// address or incarnation changed gets a new channel, and the old one closes; one whose certificates changed keeps
+    /// its channel, which finds a new stream by itself where the old one was opened under another certificate.
     ///
     /// # Errors
     /// The member's thumbprint or incarnation is none.
@@ -171,8 +189,13 @@ impl Channels {
         }
         let target = self.target(node, member)?;
         let mut peers = self.peers.write();
-        if peers.get(&node).is_none_or(|channel| channel.target != target) {
-            peers.insert(node, Channel::open(self.identity.clone(), target));
+        let certificates = certificates(member)?;
+        match peers.get(&node).filter(|channel| channel.target == target) {
+            Some(channel) => channel.certificates.store(Arc::new(certificates)),
+            None => {
+                let channel = Channel::open(self.identity.clone(), target, certificates);
+                peers.insert(node, channel);
+            }
         }
         Ok(())
     }
@@ -186,6 +209,16 @@ impl Channels {
     #[must_use]
     pub fn peer(&self, node: NodeId) -> Option<Arc<Channel>> {
         self.peers.read().get(&node).cloned()
+    }
+
+    /// Whether every open stream shows the certificate of this node that is in force.
+    #[must_use]
+    pub fn are_current(&self) -> bool {
+        let current = self.identity.tls.load().thumbprint();
+        self.peers.read().values().all(|channel| match &*channel.state.borrow() {
+            State::Up(link) => link.shown.thumbprint() == current,
+            State::Connecting | State::Down(_) | State::Closed => true,
+        })
     }
 
     /// The members that channels are kept to.
@@ -203,14 +236,16 @@ impl Channels {
                 Incarnation::from_bytes(bytes).map_err(|_| Malformed("member's incarnation"))?,
             ),
         };
-        Ok(Target {
-            node,
-            address: address.clone(),
-            thumbprint: Thumbprint::from_bytes(&member.thumbprint)
-                .map_err(|_| Malformed("member's thumbprint"))?,
-            incarnation,
-        })
+        Ok(Target { node, address: address.clone(), incarnation })
     }
+}
+
+/// By which certificates a member is known, the one in force first.
+fn certificates(member: &Member) -> Result<Vec<Thumbprint>, Malformed> {
+    std::iter::once(&member.thumbprint)
+        .chain(&member.other_thumbprints)
+        .map(|bytes| Thumbprint::from_bytes(bytes).map_err(|_| Malformed("member's thumbprint")))
+        .collect()
 }
 
 /// What a channel leads to.
@@ -218,7 +253,6 @@ impl Channels {
 struct Target {
     node: NodeId,
     address: String,
-    thumbprint: Thumbprint,
     /// `None` while the cluster does not know it yet, as before its formation.
     incarnation: Option<Incarnation>,
 }
@@ -237,6 +271,7 @@ enum State {
 /// The channel to one member. It reconnects by itself until it is dropped or the member removed.
 pub struct Channel {
     target: Target,
+    certificates: Arc<ArcSwap<Vec<Thumbprint>>>,
     identity: Arc<PeerIdentity>,
     state: watch::Receiver<State>,
     closed: CancellationToken,
@@ -244,12 +279,22 @@ pub struct Channel {
 }
 
 impl Channel {
-    fn open(identity: Arc<PeerIdentity>, target: Target) -> Arc<Self> {
+    fn open(
+        identity: Arc<PeerIdentity>,
+        target: Target,
+        certificates: Vec<Thumbprint>,
+    ) -> Arc<Self> {
         let closed = CancellationToken::new();
         let (sender, state) = watch::channel(State::Connecting);
-        tokio::spawn(keep_open(identity.clone(), target.clone(), sender, closed.clone()));
+        let certificates = Arc::new(ArcSwap::from_pointee(certificates));
+        let dialler = Dialler {
+            identity: identity.clone(),
+            target: target.clone(),
+            certificates: certificates.clone(),
+        };
+        tokio::spawn(keep_open(dialler, sender, closed.clone()));
         let _close_on_drop = closed.clone().drop_guard();
-        Arc::new(Self { target, identity, state, closed, _close_on_drop })
+        Arc::new(Self { target, certificates, identity, state, closed, _close_on_drop })
     }
 
     /// Whom it leads to.
@@ -292,10 +337,15 @@ impl Channel {
     /// # Errors
     /// The member cannot be reached.
     pub async fn connect_apart(&self) -> Result<transport::Channel, CallError> {
-        let Target { address, thumbprint, .. } = &self.target;
+        // As whom the peer knows this node: as the one that opened the stream.
+        let shown = match &*self.state.borrow() {
+            State::Up(link) => link.shown.clone(),
+            State::Connecting | State::Down(_) | State::Closed => self.identity.tls.load(),
+        };
+        let certificates = self.certificates.load_full();
         let connected = timeout(
             limits::PEER_CONNECT_TIMEOUT,
-            connect(address, &self.identity.tls, *thumbprint),
+            connect(&self.target.address, shown, &certificates),
         );
         tokio::select! {
             connected = connected => connected
@@ -330,39 +380,90 @@ fn ready_link(state: &State) -> Option<Result<Arc<Link>, CallError>> {
     }
 }
 
-/// Keeps a stream open until `closed`; the one place that changes a channel's state.
-async fn keep_open(
+/// What it takes to open a stream to a member.
+struct Dialler {
     identity: Arc<PeerIdentity>,
     target: Target,
-    state: watch::Sender<State>,
-    closed: CancellationToken,
-) {
-    let (pause_min, pause_max) = limits::PEER_RECONNECT_PAUSE;
-    let mut pause = pause_min;
-    let mut was_down = false;
-    let work = async {
+    certificates: Arc<ArcSwap<Vec<Thumbprint>>>,
+}
+
+impl Dialler {
+    /// Opens a stream. A peer that was away may know this node by an older certificate, so attempts take turns.
+    async fn open(&self, attempt: usize, renews: bool) -> Result<Opened, Arc<str>> {
+        let shown = self.identity.tls.for_attempt(attempt);
+        match timeout(limits::PEER_CONNECT_TIMEOUT, Link::open(self, shown, renews)).await {
+            Ok(Ok(opened)) => Ok(opened),
+            Ok(Err(error)) => Err(error.to_string().into()),
+            Err(_) => Err("no answer".into()),
+        }
+    }
+
+    /// Whether both sides of a stream showed the certificates that are in force.
+    fn is_current(&self, link: &Link) -> bool {
+        link.shown.thumbprint() == self.identity.tls.load().thumbprint()
+            && link.seen.is_none_or(|seen| self.certificates.load().contains(&seen))
+    }
+
+    /// Reads answers until the stream ends. Opens another one in its place where certificates changed.
+    async fn serve(
+        &self,
+        (mut link, mut answers): Opened,
+        state: &watch::Sender<State>,
+    ) -> &'static str {
         loop {
-            let attempt = timeout(limits::PEER_CONNECT_TIMEOUT, Link::open(&identity, &target));
-            let why: Arc<str> = match attempt.await {
-                Ok(Ok((link, answers))) => {
-                    let since = Instant::now();
-                    tracing::info!(peer = %target.node, "channel open");
-                    was_down = false;
-                    state.send_replace(State::Up(link.clone()));
-                    let why = link.read(answers).await;
-                    tracing::info!(peer = %target.node, why, "channel ended");
+            tokio::select! {
+                biased;
+                why = link.read(&mut answers) => {
                     // Nobody may find this link any more once its callers have been told.
                     state.send_replace(State::Connecting);
                     link.close();
+                    return why;
+                }
+                () = tokio::time::sleep(RENEWAL_INTERVAL) => {}
+            }
+            if !self.is_current(&link)
+                && let Ok((new, new_answers)) = self.open(0, true).await
+            {
+                tracing::info!(peer = %self.target.node, "channel renewed after a change of certificates");
+                state.send_replace(State::Up(new.clone()));
+                let old = std::mem::replace(&mut link, new);
+                tokio::spawn(old.drain(std::mem::replace(&mut answers, new_answers)));
+            }
+        }
+    }
+}
+
+/// How often a stream is compared with the certificates in force.
+const RENEWAL_INTERVAL: Duration = Duration::from_millis(200);
+
+type Opened = (Arc<Link>, tonic::Streaming<ChannelResponse>);
+
+/// Keeps a stream open until `closed`; the one place that changes a channel's state.
+async fn keep_open(dialler: Dialler, state: watch::Sender<State>, closed: CancellationToken) {
+    let (pause_min, pause_max) = limits::PEER_RECONNECT_PAUSE;
+    let mut pause = pause_min;
+    let mut was_down = false;
+    let mut attempt = 0;
+    let target = dialler.target.clone();
+    let work = async {
+        loop {
+            let why: Arc<str> = match dialler.open(attempt, false).await {
+                Ok(opened) => {
+                    let since = Instant::now();
+                    tracing::info!(peer = %target.node, "channel open");
+                    was_down = false;
+                    state.send_replace(State::Up(opened.0.clone()));
+                    let why = dialler.serve(opened, &state).await;
+                    tracing::info!(peer = %target.node, why, "channel ended");
                     if since.elapsed() >= pause_max {
                         pause = pause_min;
                         continue;
                     }
                     why.into()
                 }
-                Ok(Err(error)) => error.to_string().into(),
-                Err(_) => "no answer".into(),
+                Err(why) => why,
             };
+            attempt += 1;
             if !was_down {
                 tracing::info!(peer = %target.node, address = target.address, %why, "peer unreachable");
                 was_down = true;
@@ -407,17 +508,19 @@ struct Link {
     bytes: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
     closed: CancellationToken,
+    /// As whom this node spoke, and whom it heard.
+    shown: Arc<TlsIdentity>,
+    seen: Option<Thumbprint>,
 }
 
 impl Link {
-    async fn open(
-        identity: &PeerIdentity,
-        target: &Target,
-    ) -> io::Result<(Arc<Self>, tonic::Streaming<ChannelResponse>)> {
-        let connection = connect(&target.address, &identity.tls, target.thumbprint).await?;
+    async fn open(dialler: &Dialler, shown: Arc<TlsIdentity>, renews: bool) -> io::Result<Opened> {
+        let Dialler { identity, target, certificates } = dialler;
+        let expected = certificates.load_full();
+        let (connection, seen) = connect_seen(&target.address, shown.clone(), &expected).await?;
         let (frames, queue) = mpsc::channel(limits::PEER_QUEUE_FRAMES_MAX);
-        let hello =
-            ChannelRequest { call: 0, body: Some(channel_request::Body::Hello(identity.hello())) };
+        let hello = Hello { renews, ..identity.hello() };
+        let hello = ChannelRequest { call: 0, body: Some(channel_request::Body::Hello(hello)) };
         let requests = futures::stream::once(async { hello })
             .chain(ReceiverStream::new(queue).map(|frame: Frame| frame.request));
         let answers = client(connection).channel(requests).await;
@@ -429,6 +532,8 @@ impl Link {
             bytes: Arc::new(Semaphore::new(limits::PEER_QUEUE_BYTES_MAX)),
             waiting: Mutex::default(),
             closed: CancellationToken::new(),
+            shown,
+            seen,
         };
         Ok((Arc::new(link), answers))
     }
@@ -472,7 +577,7 @@ impl Link {
     }
 
     /// Hands answers to their callers until the stream ends; says why it did.
-    async fn read(&self, mut answers: tonic::Streaming<ChannelResponse>) -> &'static str {
+    async fn read(&self, answers: &mut tonic::Streaming<ChannelResponse>) -> &'static str {
         loop {
             let ChannelResponse { call, body } = match answers.message().await {
                 Ok(Some(response)) => response,
@@ -493,6 +598,21 @@ impl Link {
                 let _ = caller.send(answer);
             }
         }
+    }
+
+    /// Takes no more calls and ends when those under way are answered.
+    async fn drain(self: Arc<Self>, mut answers: tonic::Streaming<ChannelResponse>) {
+        self.waiting.lock().closed = true;
+        let answered = async {
+            while !self.waiting.lock().calls.is_empty() {
+                let pause = Duration::from_millis(50);
+                if timeout(pause, self.read(&mut answers)).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        let _in_time = timeout(limits::PEER_DRAIN_TIMEOUT, answered).await;
+        self.close();
     }
 
     fn close(&self) {

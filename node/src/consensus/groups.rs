@@ -427,6 +427,7 @@ pub(super) fn member_of(registry: &Registry, id: NodeId) -> Option<Member> {
         client_address: record.client_address.clone(),
         thumbprint: record.thumbprint.clone(),
         incarnation: record.incarnation.clone(),
+        other_thumbprints: record.other_thumbprints.clone(),
     })
 }
 

@@ -98,6 +98,7 @@ impl Identity {
             node_id: self.node_id.0,
             incarnation: self.incarnation.as_bytes().to_vec(),
             version: PROTOCOL_VERSION,
+            renews: false,
         }
     }
 }

@@ -77,6 +77,7 @@ impl Consensus {
             formation: parts.formation,
             store: parts.store,
             tls: parts.tls,
+            sealing_key: parts.sealing_key,
             clock: parts.clock,
             identity: arc_swap::ArcSwap::from_pointee(identity),
             state: tokio::sync::watch::Sender::new(state),
@@ -118,6 +119,7 @@ impl Consensus {
         self.spawn(|this| async move { this.keep_fresh().await });
         self.spawn(|this| async move { this.learn_members().await });
         self.spawn(|this| async move { this.write_denials().await });
+        self.spawn(|this| async move { this.keep_sealing_key_registered().await });
         Ok(())
     }
 
@@ -211,6 +213,7 @@ impl Consensus {
             client_address: self.config.advertise.client.clone(),
             thumbprint: self.thumbprint().as_bytes().to_vec(),
             incarnation: self.identity().incarnation.as_bytes().to_vec(),
+            other_thumbprints: Vec::new(),
         }
     }
 
@@ -305,6 +308,7 @@ impl Consensus {
                 client_address: node.client_address.clone(),
                 thumbprint: node.thumbprint.as_bytes().to_vec(),
                 incarnation,
+                other_thumbprints: Vec::new(),
             };
             if node.thumbprint == self.thumbprint() {
                 members.insert(NodeId(node.id), member(mine.as_bytes().to_vec()));
@@ -337,7 +341,7 @@ impl Consensus {
         let asked = async {
             let address = self.dial_address(id, member);
             let pin = Thumbprint::from_bytes(&member.thumbprint).map_err(std::io::Error::other)?;
-            let connection = channel::connect(&address, &self.tls, pin).await?;
+            let connection = channel::connect(&address, self.tls.load(), &[pin]).await?;
             let answer = channel::client(connection).probe(request).await;
             answer.map(tonic::Response::into_inner).map_err(std::io::Error::other)
         };
@@ -383,9 +387,10 @@ impl Consensus {
             request_id: join_request_id(&token_id_copy, self.identity().incarnation),
         };
         let asked = async {
-            let connection = channel::connect(address, &self.tls, pin).await.map_err(|error| {
-                Error::refused("JOIN_REFUSED", format!("{address} cannot be reached: {error}"))
-            })?;
+            let connection =
+                channel::connect(address, self.tls.load(), &[pin]).await.map_err(|error| {
+                    Error::refused("JOIN_REFUSED", format!("{address} cannot be reached: {error}"))
+                })?;
             let answer = ClusterServiceClient::new(connection).join(request).await;
             answer.map(tonic::Response::into_inner).map_err(|status| join_refused(&status))
         };
@@ -409,6 +414,7 @@ impl Consensus {
             client_address: node.client_address.clone(),
             thumbprint: thumbprint.as_bytes().to_vec(),
             incarnation: node.incarnation.clone(),
+            other_thumbprints: Vec::new(),
         })
     }
 
@@ -892,8 +898,7 @@ fn node_record(id: NodeId, member: &Member) -> NodeRecord {
         peer_address: member.peer_address.clone(),
         thumbprint: member.thumbprint.clone(),
         incarnation: member.incarnation.clone(),
-        removed: false,
-        revision: 0,
+        ..NodeRecord::default()
     }
 }
 

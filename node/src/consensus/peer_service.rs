@@ -223,10 +223,19 @@ impl<H: PeerHandler> PeerService<H> {
         })
     }
 
-    fn supersede(&self, node: NodeId) -> CancellationToken {
+    /// The older stream of a node ends: at once, or where certificates changed when its calls are answered.
+    fn supersede(&self, node: NodeId, renews: bool) -> CancellationToken {
         let ends = CancellationToken::new();
-        if let Some(older) = self.streams.lock().insert(node, ends.clone()) {
-            older.cancel();
+        let older = self.streams.lock().insert(node, ends.clone());
+        match older {
+            Some(older) if renews => {
+                tokio::spawn(async move {
+                    tokio::time::sleep(limits::PEER_DRAIN_TIMEOUT).await;
+                    older.cancel();
+                });
+            }
+            Some(older) => older.cancel(),
+            None => {}
         }
         ends
     }
@@ -260,6 +269,7 @@ impl<H: PeerHandler> Service for PeerService<H> {
             return Err(Status::invalid_argument("Hello must come first"));
         };
         let node = self.admit(&certificate, &hello)?;
+        let renews = hello.renews;
         let (answers, receiver) = mpsc::channel(limits::PEER_QUEUE_FRAMES_MAX);
         let hello = channel_response::Body::Hello(self.handler.hello());
         let _ = answers.try_send(Ok(ChannelResponse { call: 0, body: Some(hello) })); // It is empty.
@@ -273,7 +283,8 @@ impl<H: PeerHandler> Service for PeerService<H> {
             control: Arc::new(Semaphore::new(limits::PEER_CONTROL_SERVED_MAX)),
             forwards: Arc::new(Semaphore::new(limits::PEER_FORWARDS_SERVED_MAX)),
         };
-        tokio::spawn(session.run(frames, self.supersede(node)));
+        let ends = self.supersede(node, renews);
+        tokio::spawn(session.run(frames, ends));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 

@@ -290,7 +290,7 @@ impl Pair {
     ) -> Result<Streaming<ChannelResponse>, Status> {
         let expected = self.fake.identity.tls.load().thumbprint();
         let tls = CurrentIdentity::new(tls);
-        let connection = channel::connect(&self.address(), &tls, expected).await.unwrap();
+        let connection = channel::connect(&self.address(), tls.load(), &[expected]).await.unwrap();
         let frames = stream::iter(frames).chain(stream::pending());
         timeout(SOON, channel::client(connection).channel(frames))
             .await
@@ -455,7 +455,7 @@ async fn snapshots_of_strangers_are_refused_before_consensus_hears_of_them() {
     ];
     let send = async |tls, header| {
         let tls = CurrentIdentity::new(tls);
-        let connection = channel::connect(&pair.address(), &tls, expected).await.unwrap();
+        let connection = channel::connect(&pair.address(), tls.load(), &[expected]).await.unwrap();
         let part = peer::install_snapshot_request::Part::Header(header);
         let parts = stream::iter([peer::InstallSnapshotRequest { part: Some(part) }]);
         channel::client(connection).install_snapshot(parts).await.unwrap_err().code()
@@ -738,12 +738,12 @@ async fn a_probe_is_answered_by_the_certificate_it_came_with() {
     let pair = Pair::new().await;
     let stranger = CurrentIdentity::new(identity("n5"));
     let expected = pair.fake.identity.tls.load().thumbprint();
-    let connection = channel::connect(&pair.address(), &stranger, expected).await.unwrap();
+    let connection = channel::connect(&pair.address(), stranger.load(), &[expected]).await.unwrap();
     let answer = channel::client(connection).probe(peer::ProbeRequest::default()).await.unwrap();
     assert_eq!(answer.into_inner().incarnation, stranger.load().thumbprint().as_bytes());
 
     let large = peer::ProbeRequest { node_name: "n".repeat(5_000), ..Default::default() };
-    let connection = channel::connect(&pair.address(), &stranger, expected).await.unwrap();
+    let connection = channel::connect(&pair.address(), stranger.load(), &[expected]).await.unwrap();
     let error = channel::client(connection).probe(large).await.unwrap_err();
     assert_eq!(error.code(), Code::OutOfRange);
 }

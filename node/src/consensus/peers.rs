@@ -12,9 +12,10 @@ use rookery_proto::{
 
 use super::{
     Consensus, Denial, Error, Fresh,
+    groups::member_of,
     peer_service::{PeerHandler, PeerRefused},
     snapshot::SnapshotSink,
-    types::Raft,
+    types::{Member, Raft},
 };
 use crate::{
     authz::{self, Author, DatabaseOperation, Denied, DeniedReason, ServerOperation},
@@ -155,14 +156,14 @@ impl Consensus {
             return Err(PeerRefused::OtherCluster);
         }
         let id = NodeId(hello.node_id);
-        let (certificate, incarnation) = self.known_member(id).ok_or(PeerRefused::NotAMember)?;
-        if certificate != thumbprint.as_bytes() {
+        let member = self.known_member(id).ok_or(PeerRefused::NotAMember)?;
+        if !member.has(thumbprint.as_bytes()) {
             return Err(match self.is_any_member(thumbprint) {
                 true => PeerRefused::OtherNode,
                 false => PeerRefused::NotAMember,
             });
         }
-        if incarnation != hello.incarnation {
+        if member.incarnation != hello.incarnation {
             return Err(PeerRefused::OtherIncarnation);
         }
         Ok(id)
@@ -171,15 +172,15 @@ impl Consensus {
     fn still_member(&self, node: NodeId, thumbprint: &Thumbprint) -> bool {
         let registry = self.cluster.registry();
         if registry.is_formed() {
-            return match registry.member(thumbprint) {
-                Some(record) => record.id == node.0 && !record.removed,
-                None => self
-                    .vouched
-                    .find(node)
-                    .is_some_and(|member| member.thumbprint == thumbprint.as_bytes()),
+            return match registry.node(node) {
+                Some(_) => registry.is_certificate_of(node, thumbprint),
+                None => {
+                    let vouched = self.vouched.find(node).filter(|_| !registry.is_removed(node));
+                    vouched.is_some_and(|member| member.has(thumbprint.as_bytes()))
+                }
             };
         }
-        self.identity.load().peers.get(&node).is_some_and(|m| m.thumbprint == thumbprint.as_bytes())
+        self.identity.load().peers.get(&node).is_some_and(|m| m.has(thumbprint.as_bytes()))
     }
 
     /// Whether a certificate is that of a current member, as far as this node knows or was told.
@@ -194,22 +195,19 @@ impl Consensus {
             return known;
         }
         let identity = self.identity.load();
-        identity.peers.values().any(|member| member.thumbprint == thumbprint.as_bytes())
+        identity.peers.values().any(|member| member.has(thumbprint.as_bytes()))
     }
 
-    /// Thumbprint and incarnation of a current member.
-    fn known_member(&self, id: NodeId) -> Option<(Vec<u8>, Vec<u8>)> {
+    /// A current member: by which certificates and which data folder it is known.
+    fn known_member(&self, id: NodeId) -> Option<Member> {
         let registry = self.cluster.registry();
         if registry.is_formed() {
-            if let Some(record) = registry.node(id) {
-                return Some((record.thumbprint.clone(), record.incarnation.clone()));
-            }
-            let member = self.vouched.find(id).filter(|_| !registry.is_removed(id))?;
-            return Some((member.thumbprint, member.incarnation));
+            return match member_of(&registry, id) {
+                Some(member) => Some(member),
+                None => self.vouched.find(id).filter(|_| !registry.is_removed(id)),
+            };
         }
-        let identity = self.identity.load();
-        let member = identity.peers.get(&id)?;
-        Some((member.thumbprint.clone(), member.incarnation.clone()))
+        self.identity.load().peers.get(&id).cloned()
     }
 
     /// Steps 2 and 3 of `freshness`.
@@ -286,14 +284,13 @@ impl Consensus {
         if !in_formation && !member {
             return Err(refused());
         }
-        let known = identity
-            .peers
-            .iter()
-            .find(|(_, member)| member.thumbprint == thumbprint.as_bytes())
-            .map(|(id, member)| match self.known_member(*id) {
-                Some((_, incarnation)) => incarnation,
-                None => member.incarnation.clone(),
-            });
+        let known =
+            identity.peers.iter().find(|(_, member)| member.has(thumbprint.as_bytes())).map(
+                |(id, member)| match self.known_member(*id) {
+                    Some(member) => member.incarnation,
+                    None => member.incarnation.clone(),
+                },
+            );
         Ok(peer::ProbeResponse {
             formed: identity.is_member(),
             incarnation: identity.incarnation.as_bytes().to_vec(),

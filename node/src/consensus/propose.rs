@@ -296,8 +296,7 @@ impl Consensus {
     ) -> Result<(), Error> {
         self.linearize_cluster(deadline).await?;
         let joined = crate::names::Thumbprint::of(&join.certificate);
-        if self.registry().member(&joined).is_some_and(|node| node.incarnation == join.incarnation)
-        {
+        if self.registry().members_of(&joined).any(|node| node.incarnation == join.incarnation) {
             return Ok(()); // Asked again by a node whose answer was lost.
         }
         let tokens = group.state.read(cluster::join_tokens)?;

@@ -115,6 +115,7 @@ impl Node {
             client_address: String::new(),
             thumbprint: peer_identity.tls.load().thumbprint().as_bytes().to_vec(),
             incarnation: incarnation(id).as_bytes().to_vec(),
+            other_thumbprints: Vec::new(),
         };
         let listener = Some(listener);
         Self { id, raft, state, fake, channels, listener, member, _data: data }
@@ -285,7 +286,7 @@ async fn a_snapshot_that_is_not_whole_changes_nothing() {
     let send = async |parts: Vec<Part>| {
         let thumbprint = receiver.fake.identity.tls.load().thumbprint();
         let (address, tls) = (&receiver.member.peer_address, &sender.fake.identity.tls);
-        let connection = channel::connect(address, tls, thumbprint).await.unwrap();
+        let connection = channel::connect(address, tls.load(), &[thumbprint]).await.unwrap();
         let parts = parts.into_iter().map(|part| peer::InstallSnapshotRequest { part: Some(part) });
         let answer = channel::client(connection).install_snapshot(stream::iter(parts)).await;
         answer.map(|_| ()).map_err(|status| status.code())

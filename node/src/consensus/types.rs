@@ -78,6 +78,16 @@ pub struct Member {
     pub thumbprint: Vec<u8>,
     /// 16 random bytes of its data folder.
     pub incarnation: Vec<u8>,
+    /// SHA-256 of certificates by which the node is known besides.
+    pub other_thumbprints: Vec<Vec<u8>>,
+}
+
+impl Member {
+    /// Whether the node is known by a certificate.
+    #[must_use]
+    pub fn has(&self, thumbprint: &[u8]) -> bool {
+        self.thumbprint == thumbprint || self.other_thumbprints.iter().any(|it| it == thumbprint)
+    }
 }
 
 impl fmt::Debug for Member {
@@ -190,6 +200,7 @@ pub fn member_to(id: u64, member: &Member) -> log::Peer {
         client_address: member.client_address.clone(),
         thumbprint: member.thumbprint.clone(),
         incarnation: member.incarnation.clone(),
+        other_thumbprints: member.other_thumbprints.clone(),
     }
 }
 
@@ -201,6 +212,7 @@ pub fn member_from(peer: &log::Peer) -> Member {
         client_address: peer.client_address.clone(),
         thumbprint: peer.thumbprint.clone(),
         incarnation: peer.incarnation.clone(),
+        other_thumbprints: peer.other_thumbprints.clone(),
     }
 }
 

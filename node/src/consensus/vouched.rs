@@ -56,7 +56,7 @@ impl Vouched {
     /// Whether a certificate is that of such a member.
     pub fn holds(&self, thumbprint: &Thumbprint) -> bool {
         let members = self.members.lock();
-        members.values().any(|entry| entry.member.thumbprint == thumbprint.as_bytes())
+        members.values().any(|entry| entry.member.has(thumbprint.as_bytes()))
     }
 
     /// All of them.

@@ -31,6 +31,10 @@ pub enum Purpose {
     Record,
     /// The durable sentinel.
     Sentinel,
+    /// The node's private sealing key.
+    SealingKey,
+    /// The node's certificates and their keys.
+    ServerCertificates,
 }
 
 impl Purpose {
@@ -38,6 +42,8 @@ impl Purpose {
         match self {
             Self::Record => 3,
             Self::Sentinel => 4,
+            Self::SealingKey => 5,
+            Self::ServerCertificates => 6,
         }
     }
 }

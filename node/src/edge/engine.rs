@@ -16,7 +16,8 @@ use crate::{
     cluster::Registry,
     consensus::{Error, Fresh, State},
     edge::join_token::JoinToken,
-    names::{CertificateName, GroupId, NodeId, RequestId},
+    names::{CertificateName, GroupId, NodeId, RequestId, Thumbprint},
+    own_certificate::{self, Looked},
 };
 
 /// The cluster a node was put into, and its id there.
@@ -106,6 +107,12 @@ pub trait Engine: Send + Sync + 'static {
         group: GroupId,
         deadline: Instant,
     ) -> Result<u64, Error>;
+
+    /// Looks at the source of this node's certificate; answers what it holds and what becomes of that.
+    async fn reload_certificate(
+        &self,
+        permit: Permit,
+    ) -> Result<(Thumbprint, Looked), own_certificate::Error>;
 
     /// A member, with its role in the cluster group.
     fn member(&self, id: NodeId) -> Option<Node>;

@@ -20,13 +20,16 @@ use crate::{
         join_token::JoinToken,
     },
     limits,
-    names::{CertificateName, GroupId, NodeId, RequestId},
+    names::{CertificateName, GroupId, NodeId, RequestId, Thumbprint},
+    own_certificate::{self, Looked, OwnCertificate},
 };
 
 /// Consensus as the services see it.
 pub struct RaftEngine {
     /// The Raft groups.
     pub consensus: Arc<Consensus>,
+    /// This node's certificate.
+    pub own: Arc<OwnCertificate>,
 }
 
 async fn by<T>(
@@ -121,6 +124,13 @@ impl Engine for RaftEngine {
         deadline: Instant,
     ) -> Result<u64, Error> {
         self.consensus.snapshot(group, deadline.into_std()).await
+    }
+
+    async fn reload_certificate(
+        &self,
+        _permit: Permit,
+    ) -> Result<(Thumbprint, Looked), own_certificate::Error> {
+        self.own.look().await
     }
 
     fn member(&self, id: NodeId) -> Option<Node> {

@@ -23,11 +23,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::SystemClock,
+    certificates,
+    clock::{Clock as _, SystemClock},
     cluster,
     config::{Config, Formation, MasterKeySource as Configured},
-    consensus::{Consensus, Parts, Peers, peer_service},
-    crypto::{self, Keyring, MasterKey, MasterKeySource},
+    consensus::{Consensus, Identity, Parts, Peers, peer_service},
+    crypto::{self, Keyring, MasterKey, MasterKeySource, SealingKey},
     edge::{
         Edge, Node, admin_router, admin_socket, client_router,
         connections::{Bounds, Connections},
@@ -37,8 +38,10 @@ use crate::{
         raft_engine::RaftEngine,
         services,
     },
+    names::Timestamp,
+    own_certificate::{self, Kept, OwnCertificate, Source},
     storage::{Rocks, Sentinel},
-    tls::{self, CurrentIdentity, TlsIdentity},
+    tls::{self, TlsIdentity},
 };
 
 /// Longest wait for consensus to hand over and stop.
@@ -68,7 +71,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     }
 }
 
-/// Completes when the process is told to end (SIGTERM, SIGINT). SIGHUP is heard and ignored.
+/// Completes when the process is told to end (SIGTERM, SIGINT). SIGHUP ends nothing: it has the
+/// node's certificate looked at.
 ///
 /// # Errors
 /// The handlers cannot be installed.
@@ -81,7 +85,7 @@ pub fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
             tokio::select! {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
-                _ = hangup.recv() => tracing::info!("SIGHUP: nothing to do"),
+                _ = hangup.recv() => {} // Heard where the node's certificate is watched.
             }
         }
     })
@@ -110,6 +114,8 @@ impl Sockets {
 /// The encrypted storage of a data folder.
 struct Storage {
     store: Arc<Rocks>,
+    sealing: Arc<SealingKey>,
+    kept: Kept,
     sentinel: Sentinel,
     /// What the sentinel said before this start.
     expected: Option<SentinelRecord>,
@@ -128,8 +134,10 @@ impl Storage {
         let master = MasterKey::load(&source)?;
         let keyring = Keyring::open(folder, &master)?;
         let (sentinel, expected) = Sentinel::open(folder, &keyring)?;
+        let sealing = Arc::new(SealingKey::open_or_make(folder, &keyring)?);
+        let kept = Kept::open(folder, keyring.clone())?;
         let store = Rocks::open(folder, keyring)?;
-        Ok(Self { store, sentinel, expected })
+        Ok(Self { store, sealing, kept, sentinel, expected })
     }
 }
 
@@ -151,19 +159,27 @@ impl Running {
         sockets: Sockets,
         fatal: mpsc::Sender<String>,
     ) -> anyhow::Result<Self> {
-        let identity = TlsIdentity::load(&config.tls.certificate, &config.tls.key)?;
-        let tls = CurrentIdentity::new(identity);
-        let node = Node {
-            name: config.node.name.clone(),
-            identity: tls.clone(),
-            ca_pem: read_ca(&config)?,
-        };
+        let source = Source::of(&config.tls);
+        let found = spawn_blocking({
+            let source = source.clone();
+            move || source.read()
+        });
+        let found = found.await?;
         let formation = config.formation.file.as_deref().map(Formation::load).transpose()?;
         let storage = spawn_blocking({
             let config = config.clone();
             move || Storage::open(&config)
         });
-        let Storage { store, sentinel, expected } = storage.await??;
+        let Storage { store, sealing, mut kept, sentinel, expected } = storage.await??;
+        let member = Identity::load_or_make(store.as_ref())?.is_member();
+        let tls = own_certificate::begin(&mut kept, found, member)?;
+        warn_of_dates(&tls.load());
+        let node = Node {
+            name: config.node.name.clone(),
+            identity: tls.clone(),
+            ca_pem: read_ca(&config)?,
+            sealing: sealing.clone(),
+        };
         let admin = bind_admin_socket(&config)?; // The folder is there and locked by now.
         let sentinel = Arc::new(sentinel);
         let parts = Parts {
@@ -171,6 +187,7 @@ impl Running {
             formation: formation.clone(),
             store: store.clone(),
             tls: tls.clone(),
+            sealing_key: *sealing.public().as_bytes(),
             clock: Arc::new(SystemClock),
             sentinel: sentinel.clone(),
             expected,
@@ -181,6 +198,8 @@ impl Running {
         };
         sentinel.on_failure(move |why| drop(fatal.try_send(why.to_owned())));
         let consensus = Consensus::start(parts).await?;
+        let clock = Arc::new(SystemClock);
+        let own = OwnCertificate::new(consensus.clone(), source, kept, tls.clone(), sealing, clock);
         let mut running = Self {
             consensus: consensus.clone(),
             store: store.clone(),
@@ -190,13 +209,15 @@ impl Running {
             peer_tasks: Vec::new(),
         };
         let edge = Arc::new(Edge {
-            engine: Arc::new(RaftEngine { consensus: consensus.clone() }),
+            engine: Arc::new(RaftEngine { consensus: consensus.clone(), own: own.clone() }),
             node,
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
             work: Default::default(),
         });
         running.serve(&config, sockets, admin, &edge, formation)?;
+        running.peer_tasks.push(tokio::spawn(own.clone().run()));
+        running.peer_tasks.push(tokio::spawn(own_certificate::watch(own)));
         tracing::info!(
             node = config.node.name,
             certificate = %tls.load().thumbprint(),
@@ -270,6 +291,19 @@ impl Running {
             Ok(Err(error)) => tracing::warn!(%error, "the store was not flushed"),
             Err(error) => tracing::warn!(%error, "the store was not flushed"),
         }
+    }
+}
+
+/// An expired certificate of its own keeps no node from starting: it is how the next one gets here.
+fn warn_of_dates(identity: &TlsIdentity) {
+    let Ok(parsed) = certificates::parse(identity.certificate_der()) else { return };
+    let now: Timestamp = SystemClock.wall();
+    if parsed.not_after < now {
+        tracing::error!(
+            thumbprint = %parsed.thumbprint,
+            "this node's certificate has EXPIRED: clients are turned away until it is replaced (a new file, or \
+             `rookery cert server replace`); the admin socket and the other nodes are served"
+        );
     }
 }
 

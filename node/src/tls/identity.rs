@@ -48,6 +48,14 @@ pub enum IdentityError {
         /// What is wrong, in words that continue the sentence.
         why: &'static str,
     },
+    /// A file or command does not give what it must.
+    #[error("{from}: {why}")]
+    Unfit {
+        /// The file or command.
+        from: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The certificate or key cannot be used for TLS, or one does not belong to the other.
     #[error("the certificate or its key cannot be used: {0}")]
     Unusable(#[source] rustls::Error),
@@ -141,43 +149,82 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-/// The identity that new handshakes show. Replacing it leaves open connections alone.
-pub struct CurrentIdentity(ArcSwap<TlsIdentity>);
+/// The identities that new handshakes show: the current one, and others by which this node is still or already known.
+/// Replacing them leaves open connections alone.
+///
+/// A peer that has not heard of the current certificate yet names the one that it knows: its server name is
+/// [`expected_name`] of that certificate. Whoever dials such a peer shows it another identity at the next attempt.
+pub struct CurrentIdentity {
+    current: ArcSwap<TlsIdentity>,
+    others: ArcSwap<Vec<Arc<TlsIdentity>>>,
+}
+
+/// What stands behind the digits in a server name that asks for a certificate.
+const EXPECTED_SUFFIX: &str = ".certificate.invalid";
+
+/// The server name by which a peer asks for one of a node's certificates (RFC 6066; `.invalid` is no host's).
+#[must_use]
+pub fn expected_name(thumbprint: &Thumbprint) -> String {
+    format!("{}{EXPECTED_SUFFIX}", hex::encode(&thumbprint.as_bytes()[..16]))
+}
 
 impl CurrentIdentity {
     /// Starts with `identity`.
     #[must_use]
     pub fn new(identity: TlsIdentity) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::from_pointee(identity)))
+        Arc::new(Self { current: ArcSwap::from_pointee(identity), others: ArcSwap::default() })
     }
 
     /// Shows `identity` from the next handshake on.
     pub fn replace(&self, identity: TlsIdentity) {
-        self.0.store(Arc::new(identity));
+        self.current.store(Arc::new(identity));
+    }
+
+    /// By which identities this node is known besides.
+    pub fn set_others(&self, others: Vec<Arc<TlsIdentity>>) {
+        self.others.store(Arc::new(others));
+    }
+
+    /// The identity to show at an attempt to reach a peer: the current one first, then the others in turn.
+    #[must_use]
+    pub fn for_attempt(&self, attempt: usize) -> Arc<TlsIdentity> {
+        let others = self.others.load();
+        match attempt % (others.len() + 1) {
+            0 => self.load(),
+            place => others.get(place - 1).cloned().unwrap_or_else(|| self.load()),
+        }
+    }
+
+    /// The identity that a peer asks for by name; the current one where it asks for none that is held.
+    fn asked_for(&self, name: Option<&str>) -> Arc<TlsIdentity> {
+        let asked = name.filter(|name| name.ends_with(EXPECTED_SUFFIX));
+        let others = self.others.load();
+        let held = others.iter().find(|held| asked == Some(&expected_name(&held.thumbprint)));
+        held.cloned().unwrap_or_else(|| self.load())
     }
 
     /// The identity of now.
     #[must_use]
     pub fn load(&self) -> Arc<TlsIdentity> {
-        self.0.load_full()
+        self.current.load_full()
     }
 }
 
 impl fmt::Debug for CurrentIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.load().fmt(f)
+        self.current.load().fmt(f)
     }
 }
 
 impl ResolvesServerCert for CurrentIdentity {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load().certified.clone())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.asked_for(hello.server_name()).certified.clone())
     }
 }
 
-impl ResolvesClientCert for CurrentIdentity {
+impl ResolvesClientCert for TlsIdentity {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load().certified.clone())
+        Some(self.certified.clone())
     }
 
     fn has_certs(&self) -> bool {
@@ -211,6 +258,14 @@ fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
         (Some(_), false) => Err(content(path, "holds more than one private key")),
         (None, _) => Err(content(path, "holds no unencrypted private key")),
     }
+}
+
+/// Reads a file that must be as private as a key file.
+///
+/// # Errors
+/// As [`TlsIdentity::load`] for keys.
+pub fn read_private_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
+    read_bounded(path, Access::Private)
 }
 
 fn read_bounded(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>, IdentityError> {

@@ -14,6 +14,7 @@
 //!
 //! Absent: certificate authorities, host names, key logs, session tickets.
 
+mod command;
 mod identity;
 mod signature;
 mod verifier;
@@ -26,7 +27,8 @@ use rustls::{
 };
 
 pub use self::{
-    identity::{CurrentIdentity, IdentityError, TlsIdentity},
+    command::run_for_identity,
+    identity::{CurrentIdentity, IdentityError, TlsIdentity, expected_name, read_private_file},
     signature::{Signed, is_signed},
     verifier::{AnyCertificate, PinnedCertificate},
 };
@@ -132,23 +134,23 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The dialling side of a handshake: shows `identity`, and accepts the holder of the `expected` certificate's key alone.
+/// The dialling side of a handshake: shows `identity`, and accepts holders of the keys of `expected` certificates alone.
 ///
 /// # Errors
 /// The provider lacks a cipher suite for TLS 1.3.
 pub fn pinned_client_config(
-    identity: &Arc<CurrentIdentity>,
-    expected: Thumbprint,
+    identity: Arc<TlsIdentity>,
+    expected: &[Thumbprint],
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(Versions::Tls13.supported())?
         .dangerous() // The pin is stricter than any chain.
         .with_custom_certificate_verifier(Arc::new(PinnedCertificate::new(expected)))
-        .with_client_cert_resolver(identity.clone());
+        .with_client_cert_resolver(identity);
     config.alpn_protocols = Alpn::H2.protocols();
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    config.enable_sni = false;
+    config.enable_sni = true; // The name asks for one of the peer's certificates; it is no host name.
     config.key_log = Arc::new(NoKeyLog);
     Ok(Arc::new(config))
 }

@@ -69,7 +69,7 @@ fn client_showing(
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedCertificate::new(expected)));
+        .with_custom_certificate_verifier(Arc::new(PinnedCertificate::new(&[expected])));
     Arc::new(match shown {
         Some(shown) => builder.with_client_cert_resolver(shown),
         None => builder.with_no_client_auth(),
@@ -84,7 +84,7 @@ fn pinned_client_accepts_one_certificate_and_learns_nothing_from_names() {
     let (server, other) = (CurrentIdentity::new(identity("n1")), identity("n1"));
     let client = CurrentIdentity::new(identity("n2"));
     let config = peer_port_config(&server).unwrap();
-    let pinned = |thumbprint| pinned_client_config(&client, thumbprint).unwrap();
+    let pinned = |thumbprint| pinned_client_config(client.load(), &[thumbprint]).unwrap();
 
     let (_, connection) = handshake(&pinned(server.load().thumbprint()), &config).unwrap();
     assert_eq!(leaf_thumbprint(&connection), Some(client.load().thumbprint()));
@@ -245,18 +245,18 @@ fn a_replaced_identity_is_served_from_the_next_handshake_on() {
     let client = CurrentIdentity::new(identity("n2"));
     let config = peer_port_config(&server).unwrap();
     let before = server.load().thumbprint();
-    handshake(&pinned_client_config(&client, before).unwrap(), &config).unwrap();
+    handshake(&pinned_client_config(client.load(), &[before]).unwrap(), &config).unwrap();
     server.replace(identity("n1"));
     let after = server.load().thumbprint();
-    assert!(handshake(&pinned_client_config(&client, before).unwrap(), &config).is_err());
-    handshake(&pinned_client_config(&client, after).unwrap(), &config).unwrap();
+    assert!(handshake(&pinned_client_config(client.load(), &[before]).unwrap(), &config).is_err());
+    handshake(&pinned_client_config(client.load(), &[after]).unwrap(), &config).unwrap();
 }
 
 #[test]
 fn the_peer_port_speaks_h2_alone() {
     let server = CurrentIdentity::new(identity("n1"));
     let client = CurrentIdentity::new(identity("n2"));
-    let mut pinned = pinned_client_config(&client, server.load().thumbprint()).unwrap();
+    let mut pinned = pinned_client_config(client.load(), &[server.load().thumbprint()]).unwrap();
     Arc::make_mut(&mut pinned).alpn_protocols = vec![b"http/1.1".to_vec()];
     assert!(handshake(&pinned, &peer_port_config(&server).unwrap()).is_err());
     handshake(&pinned, &client_port_config(&server, false).unwrap()).unwrap();

@@ -113,17 +113,17 @@ impl ClientCertVerifier for AnyCertificate {
     }
 }
 
-/// The dialling side: the one certificate with this thumbprint, by whatever name it was dialled.
+/// The dialling side: one of the certificates by which a node is known, by whatever name it was dialled.
 #[derive(Debug)]
 pub struct PinnedCertificate {
-    expected: Thumbprint,
+    expected: Vec<Thumbprint>,
 }
 
 impl PinnedCertificate {
-    /// A verifier that accepts `expected` alone.
+    /// A verifier that accepts these alone.
     #[must_use]
-    pub fn new(expected: Thumbprint) -> Self {
-        Self { expected }
+    pub fn new(expected: &[Thumbprint]) -> Self {
+        Self { expected: expected.to_vec() }
     }
 }
 
@@ -138,10 +138,11 @@ impl ServerCertVerifier for PinnedCertificate {
     ) -> Result<ServerCertVerified, Error> {
         well_formed(leaf, rest)?;
         let have = Thumbprint::of(leaf);
-        if have == self.expected {
+        if self.expected.contains(&have) {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(refused(Refused::NotPinned { have: have.short(), expected: self.expected.short() }))
+        let expected: Vec<_> = self.expected.iter().map(Thumbprint::short).collect();
+        Err(refused(Refused::NotPinned { have: have.short(), expected: expected.join(" or ") }))
     }
 
     fn verify_tls12_signature(

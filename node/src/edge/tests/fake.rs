@@ -27,7 +27,8 @@ use crate::{
         engine::{Engine, Membership},
         join_token::JoinToken,
     },
-    names::{CertificateName, DocumentId, GroupId, NodeId, RequestId},
+    names::{CertificateName, DocumentId, GroupId, NodeId, RequestId, Thumbprint},
+    own_certificate::{self, Looked},
     results::testing::{Memory, space},
 };
 
@@ -250,6 +251,13 @@ impl Engine for Fake {
 
     async fn trigger_snapshot(&self, _: Permit, _: GroupId, _: Instant) -> Result<u64, Error> {
         Ok(self.state.lock().index)
+    }
+
+    async fn reload_certificate(
+        &self,
+        _: Permit,
+    ) -> Result<(Thumbprint, Looked), own_certificate::Error> {
+        Ok((Thumbprint::of(b"n1"), Looked::Unchanged))
     }
 
     fn member(&self, id: NodeId) -> Option<Node> {

@@ -28,6 +28,7 @@ use tonic_types::StatusExt as _;
 use self::fake::Fake;
 use crate::{
     clock::SystemClock,
+    crypto::SealingKey,
     edge::{
         Edge, Node, client_router,
         connections::{Bounds, Connections},
@@ -71,7 +72,12 @@ impl Fixture {
         let current = CurrentIdentity::new(server.clone());
         let edge = Arc::new(Edge {
             engine: fake.clone(),
-            node: Node { name: "n1".into(), identity: current.clone(), ca_pem: None },
+            node: Node {
+                name: "n1".into(),
+                identity: current.clone(),
+                ca_pem: None,
+                sealing: Arc::new(SealingKey::make().unwrap()),
+            },
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
             work: Default::default(),
@@ -155,13 +161,13 @@ async fn handshake(
     let mut config = match who {
         Some(identity) => {
             let current = CurrentIdentity::new(identity.clone());
-            (*tls::pinned_client_config(&current, expected).unwrap()).clone()
+            (*tls::pinned_client_config(current.load(), &[expected]).unwrap()).clone()
         }
         None => ClientConfig::builder_with_provider(tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PinnedCertificate::new(expected)))
+            .with_custom_certificate_verifier(Arc::new(PinnedCertificate::new(&[expected])))
             .with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
