@@ -80,7 +80,10 @@ fn build() -> Registry {
     }
     let per = (resident_bytes().saturating_sub(before)) / CERTIFICATES;
     println!("{} certificates loaded in {:?}", registry.certificate_count(), began.elapsed());
-    println!("{per} bytes resident a certificate, of which its record is {}", record(1).encoded_len());
+    println!(
+        "{per} bytes resident a certificate, of which its record is {}",
+        record(1).encoded_len()
+    );
     registry
 }
 
@@ -113,7 +116,9 @@ fn lists(c: &mut Criterion, registry: &Registry) {
             let query = Query { sort, ..query.clone() };
             let middle = registry.list(&query, None, 1_000).next;
             c.bench_function(&format!("list {words}, by {order}: first page"), |b| {
-                b.iter(|| black_box(registry.list(black_box(&query), None, PAGE).certificates.len()));
+                b.iter(|| {
+                    black_box(registry.list(black_box(&query), None, PAGE).certificates.len())
+                });
             });
             if let Some(middle) = middle {
                 c.bench_function(&format!("list {words}, by {order}: page 11"), |b| {

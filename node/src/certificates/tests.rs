@@ -713,7 +713,10 @@ fn a_package_holds_all_that_its_holder_needs_for_their_eyes_only() {
     assert!(entries.values().all(|(mode, _)| mode & 0o777 == 0o600), "{entries:?}");
     let text = |name: &str| String::from_utf8(entries[name].1.clone()).unwrap();
 
-    assert_eq!(from_upload(text("alice.crt").as_bytes(), None).unwrap().certificates[0], client.der);
+    assert_eq!(
+        from_upload(text("alice.crt").as_bytes(), None).unwrap().certificates[0],
+        client.der
+    );
     assert_eq!(text("alice.key"), client.key_pem.expose());
     let context: toml::Table = toml::from_str(&text("context.toml")).unwrap();
     assert_eq!(context["name"].as_str(), Some("alice"));

@@ -63,7 +63,8 @@ fn from_pem(bytes: &[u8]) -> Result<Upload, Refused> {
         body.zeroize();
     }
     if certificates.is_empty() {
-        let refused = if private_key_dropped { Refused::PrivateKey } else { Refused::NoCertificate };
+        let refused =
+            if private_key_dropped { Refused::PrivateKey } else { Refused::NoCertificate };
         return Err(refused);
     }
     if certificates.len() > limits::ENTRY_CERTIFICATES_MAX {

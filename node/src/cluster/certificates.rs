@@ -242,11 +242,7 @@ fn secondary_record(parsed: &Parsed) -> SecondaryRecord {
     }
 }
 
-pub(super) fn decide(
-    actor: &Registration,
-    action: Action,
-    target: &Target,
-) -> Result<(), Refusal> {
+pub(super) fn decide(actor: &Registration, action: Action, target: &Target) -> Result<(), Refusal> {
     certificates_rules::decide(actor.clearance, action, target).map_err(|denied| denial(&denied))
 }
 

@@ -162,9 +162,7 @@ fn check_edit(edit: &EditCertificate) -> Result<(), Refusal> {
 pub(super) fn purge_limit(limit: u32) -> Result<usize, Refusal> {
     match usize::try_from(limit) {
         Ok(limit) if (1..=limits::PURGED_MAX).contains(&limit) => Ok(limit),
-        Ok(_) | Err(_) => {
-            Err(invalid("limit", format!("must be 1 to {}", limits::PURGED_MAX)))
-        }
+        Ok(_) | Err(_) => Err(invalid("limit", format!("must be 1 to {}", limits::PURGED_MAX))),
     }
 }
 

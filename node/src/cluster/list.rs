@@ -291,7 +291,9 @@ impl Registry {
             let (from, to) = prefix.bounds();
             let primaries: BTreeMap<_, _> = self
                 .certificates_between(from, to)
-                .filter_map(|found| Some((found.primary, self.certificate_details(&found.primary)?)))
+                .filter_map(|found| {
+                    Some((found.primary, self.certificate_details(&found.primary)?))
+                })
                 .collect();
             return Some(primaries.into_values().collect());
         }
@@ -324,17 +326,18 @@ impl Registry {
         after: Option<&Position>,
         most: usize,
     ) -> Vec<&'a Arc<Certificate>> {
-        let mut placed: Vec<_> = few
-            .into_iter()
-            .filter(|certificate| self.takes(query, certificate))
-            .map(|certificate| (Position::of(certificate, query.sort), certificate))
-            .filter(|(position, _)| {
-                after.is_none_or(|after| {
-                    if query.descending { position < after } else { position > after }
+        let mut placed: Vec<_> =
+            few.into_iter()
+                .filter(|certificate| self.takes(query, certificate))
+                .map(|certificate| (Position::of(certificate, query.sort), certificate))
+                .filter(|(position, _)| {
+                    after.is_none_or(|after| {
+                        if query.descending { position < after } else { position > after }
+                    })
                 })
-            })
-            .collect();
-        placed.sort_unstable_by(|(a, _), (b, _)| if query.descending { b.cmp(a) } else { a.cmp(b) });
+                .collect();
+        placed
+            .sort_unstable_by(|(a, _), (b, _)| if query.descending { b.cmp(a) } else { a.cmp(b) });
         placed.into_iter().take(most).map(|(_, certificate)| certificate).collect()
     }
 

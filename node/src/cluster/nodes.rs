@@ -79,8 +79,7 @@ impl Applying<'_, '_> {
             clearance: Clearance::ClusterNode.number(),
             ..PutCertificate::default()
         };
-        let collection =
-            check::Collection { primary: parsed.clone(), secondaries: Vec::new() };
+        let collection = check::Collection { primary: parsed.clone(), secondaries: Vec::new() };
         let certificate =
             CertificateRecord { node_id: node.id, ..self.new_record(&put, &collection) };
         let node = NodeRecord {

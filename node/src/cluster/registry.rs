@@ -127,8 +127,7 @@ impl Registry {
     /// Whether any certificate of the entry may be used.
     fn is_in_force(&self, primary: &Thumbprint, at: Timestamp) -> bool {
         self.certificates.get(primary).is_some_and(|primary| {
-            self.entry(primary)
-                .any(|it| authz::state(&it.registration, at) == authz::State::Valid)
+            self.entry(primary).any(|it| authz::state(&it.registration, at) == authz::State::Valid)
         })
     }
 

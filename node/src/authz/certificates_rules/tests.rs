@@ -152,13 +152,7 @@ fn every_special_case() {
             to(is(ClusterAdmin), User),
             NO,
         ),
-        (
-            "an operator uploads a node's as user",
-            Operator,
-            Upload,
-            to(is(ClusterNode), User),
-            NO,
-        ),
+        ("an operator uploads a node's as user", Operator, Upload, to(is(ClusterNode), User), NO),
         ("an operator demotes an admin", Operator, Edit, to(is(ClusterAdmin), User), NO),
         ("an operator demotes a node", Operator, Edit, to(is(ClusterNode), Operator), NO),
         ("an operator raises a user to operator", Operator, Edit, to(is(User), Operator), "Y"),
@@ -226,8 +220,7 @@ fn operators_reach_nothing_above_operator_by_any_route() {
     for action in Action::ALL {
         for clearance in maybe {
             for requested in maybe {
-                for (is_self, sets_grants) in
-                    flags.into_iter().flat_map(|a| flags.map(|b| (a, b)))
+                for (is_self, sets_grants) in flags.into_iter().flat_map(|a| flags.map(|b| (a, b)))
                 {
                     let target = Target { clearance, requested, is_self, sets_grants, ..NONE };
                     let above = [clearance, requested]
@@ -289,17 +282,24 @@ fn matrix_targets(action: Action) -> Vec<(String, Target)> {
         for from in Clearance::ALL {
             for to in Clearance::ALL {
                 let words = format!("{} -> {}", from.title(), to.title());
-                let target =
-                    Target { requested: Some(to), sets_grants: action == Action::Upload, ..is(from) };
+                let target = Target {
+                    requested: Some(to),
+                    sets_grants: action == Action::Upload,
+                    ..is(from)
+                };
                 add(&words, target);
             }
         }
     }
     if existing {
         let overwrites = |from| (action == Action::Upload).then_some(from);
-        let set = |target: Target| Target { requested: target.clearance.and_then(overwrites), ..target };
+        let set =
+            |target: Target| Target { requested: target.clearance.and_then(overwrites), ..target };
         add("the caller's own", Target { is_self: true, ..set(is(ClusterAdmin)) });
-        add("the last Cluster Admin", Target { is_last_cluster_admin: true, ..set(is(ClusterAdmin)) });
+        add(
+            "the last Cluster Admin",
+            Target { is_last_cluster_admin: true, ..set(is(ClusterAdmin)) },
+        );
         add("a member's", Target { is_current_member: true, ..set(is(ClusterNode)) });
     }
     if matches!(action, Action::Edit | Action::Upload) {
@@ -349,7 +349,8 @@ fn the_matrix_is_as_it_was_reviewed() {
             printed.push('\n');
         }
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/authz/certificates_rules/matrix.golden.txt");
+    let path =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/src/authz/certificates_rules/matrix.golden.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(path, &printed).unwrap();
     }

@@ -34,7 +34,7 @@ use crate::{
     edge::{
         Edge, convert, package,
         peer_identity::CallContext,
-        services::{propose, request_id, unexpected_outcome},
+        services::{propose, propose_renamed, request_id, unexpected_outcome},
     },
     limits,
     names::{RequestId, Thumbprint, Timestamp},
@@ -155,7 +155,8 @@ impl SecurityService for Security {
             overwrite: asked.overwrite,
             confirm_self_demotion: asked.confirm_self_demotion,
         };
-        let outcome = propose(&self.0, permit, &context, id, Command::PutCertificate(put)).await?;
+        let command = Command::PutCertificate(put);
+        let outcome = propose_renamed(&self.0, permit, &context, id, command, upload_field).await?;
         Ok(Response::new(UploadCertificateResponse {
             certificate: Some(self.shown_outcome(outcome, &context)?),
             private_key_dropped: upload.private_key_dropped,
@@ -425,6 +426,12 @@ fn state_command(
         disabled,
         expected_revision: parse::revision(etag)?,
     })
+}
+
+/// The field of an upload that a field of the command came from.
+fn upload_field(field: String) -> String {
+    let is_certificate = field == "der" || field.starts_with("secondaries");
+    if is_certificate { "certificate".to_owned() } else { field }
 }
 
 /// All certificates of an upload, each fit to be registered at this moment, and each once.

@@ -61,11 +61,7 @@ pub(super) fn without_bytes(mut certificate: Certificate) -> Certificate {
 
 /// A primary and its secondaries, with what can be read in their bytes; where a certificate cannot be parsed any more,
 /// these fields stay empty.
-fn shown(
-    all: &[&cluster::Certificate],
-    registry: &Registry,
-    at: Timestamp,
-) -> Option<Certificate> {
+fn shown(all: &[&cluster::Certificate], registry: &Registry, at: Timestamp) -> Option<Certificate> {
     let (primary, secondaries) = all.split_first()?;
     let (registration, entry) = (&primary.registration, &primary.entry);
     let mut certificate = Certificate {
