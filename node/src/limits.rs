@@ -12,8 +12,8 @@ pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 2_000;
 pub const HANDSHAKES_MAX: usize = 1_000;
 /// Largest client certificate in bytes of DER.
 pub const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
-/// Largest upload that is searched for a certificate, in bytes: PEM with a chain and a key.
-pub const UPLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest upload that is searched for certificates, in bytes: PEM of as many as one entry has, and their keys.
+pub const UPLOAD_BYTES_MAX: usize = 256 * 1024;
 /// Most host names and addresses of a node certificate.
 pub const NODE_CERTIFICATE_NAMES_MAX: usize = 100;
 /// Longest client certificate chain.

@@ -157,7 +157,10 @@ fn fitting(name: &str, clearance: Clearance) -> Result<Identity> {
         Clearance::ClusterNode => {
             Identity::signed(name, &node_params(name)?, &rcgen::KeyPair::generate()?)
         }
-        _ => Identity::new(name),
+        Clearance::Unspecified
+        | Clearance::User
+        | Clearance::Operator
+        | Clearance::ClusterAdmin => Identity::new(name),
     }
 }
 

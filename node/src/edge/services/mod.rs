@@ -138,10 +138,11 @@ async fn propose_renamed(
     let command = ClusterCommand { command: Some(command) };
     check(&command).map_err(refused)?;
     let proposed = edge.engine.propose_cluster(permit, id, command, context.deadline).await;
-    let applied = proposed.map_err(|error| match error {
-        consensus::Error::Refused(refusal) => refused(*refusal),
-        other => convert::status(other),
-    })?;
+    let applied = match proposed {
+        Ok(applied) => applied,
+        Err(consensus::Error::Refused(refusal)) => return Err(refused(*refusal)),
+        Err(other) => return Err(convert::status(other)),
+    };
     match applied.outcome {
         Some(applied::Outcome::Cluster(ClusterOutcome { outcome: Some(outcome) })) => Ok(outcome),
         Some(applied::Outcome::Refusal(refusal)) => Err(refused(refusal)),
