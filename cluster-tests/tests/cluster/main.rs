@@ -8,6 +8,8 @@ mod cli;
 mod documents;
 mod faults;
 mod handshake;
+mod lifecycle;
+mod lifecycle_matrix;
 mod membership;
 mod peer_port;
 mod permissions;

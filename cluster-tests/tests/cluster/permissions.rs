@@ -291,8 +291,9 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
             request_id: request_id(),
             ..Default::default()
         }),
+        // Refused after the decision: a purge would take the expired caller of the table along.
         "PurgeCertificates" => {
-            bytes(&security::PurgeCertificatesRequest { limit: 1, request_id: request_id() })
+            bytes(&security::PurgeCertificatesRequest { limit: u32::MAX, request_id: request_id() })
         }
         "GetTopology" => bytes(&cluster::GetTopologyRequest {}),
         "GetStatus" => bytes(&cluster::GetStatusRequest { local_only: true }),

@@ -39,6 +39,8 @@ pub struct CertificateEntry {
     pub secondaries: Vec<Thumbprint>,
     /// The name in lower case, by which lists are searched and sorted.
     pub name_key: Arc<str>,
+    /// The latest first moment of its certificates.
+    pub begins: Timestamp,
     /// The earliest last moment of its certificates.
     pub expires: Timestamp,
 }
@@ -63,6 +65,8 @@ impl Certificate {
         };
         let last_moments = secondaries.iter().map(|secondary| secondary.not_after_unix_ms);
         let expires = last_moments.fold(record.not_after_unix_ms, i64::min);
+        let first_moments = secondaries.iter().map(|secondary| secondary.not_before_unix_ms);
+        let begins = first_moments.fold(record.not_before_unix_ms, i64::max);
         let secondaries = secondaries.iter().map(|secondary| thumbprint(&secondary.thumbprint));
         let entry = Arc::new(CertificateEntry {
             created: Timestamp(record.created_unix_ms),
@@ -72,6 +76,7 @@ impl Certificate {
             owner,
             secondaries: secondaries.collect::<Result<_, _>>()?,
             name_key: record.name.to_lowercase().into(),
+            begins: Timestamp(begins),
             expires: Timestamp(expires),
         });
         let first = registration(&record)?;

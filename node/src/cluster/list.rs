@@ -126,6 +126,14 @@ impl Position {
         Self(key, certificate.primary)
     }
 
+    /// Whether the name contains a text, as far as the position alone says: it spares a look at the certificate.
+    fn may_be_called(&self, text: &str) -> bool {
+        match &self.0 {
+            Key::Name(name) => name.contains(text),
+            Key::Time(_) => true,
+        }
+    }
+
     /// The position as bytes, for a page token.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -171,6 +179,8 @@ pub struct Entries {
     by_clearance: [OrdSet<Thumbprint>; Clearance::ALL.len()],
     by_database: OrdMap<DatabaseId, OrdSet<Thumbprint>>,
     disabled: OrdSet<Thumbprint>,
+    /// Those that had not begun when they were registered: nothing else is not yet valid later.
+    begin_later: OrdSet<Thumbprint>,
 }
 
 impl Entries {
@@ -227,6 +237,9 @@ impl Entries {
         if registration.disabled {
             self.disabled.insert(primary);
         }
+        if certificate.entry.begins > certificate.entry.created {
+            self.begin_later.insert(primary);
+        }
     }
 
     pub(super) fn remove(&mut self, certificate: &Certificate) {
@@ -247,6 +260,7 @@ impl Entries {
             }
         }
         self.disabled.remove(&primary);
+        self.begin_later.remove(&primary);
     }
 }
 
@@ -258,8 +272,10 @@ impl Registry {
             Some(few) => self.page_of_few(few, query, after, most + 1),
             None => self
                 .walk(query, after)
-                .filter(|certificate| self.takes(query, certificate))
+                .filter(|(position, _)| position.may_be_called(&query.name_contains))
+                .filter(|(_, certificate)| self.takes(query, certificate))
                 .take(most + 1)
+                .map(|(_, certificate)| certificate)
                 .collect(),
         };
         let more = found.len() > most;
@@ -273,14 +289,14 @@ impl Registry {
         &'a self,
         query: &Query,
         after: Option<&Position>,
-    ) -> Box<dyn Iterator<Item = &'a Arc<Certificate>> + 'a> {
+    ) -> Box<dyn Iterator<Item = (&'a Position, &'a Arc<Certificate>)> + 'a> {
         use std::ops::Bound::{Excluded, Unbounded};
         let sorted = self.entries().sorted(query.sort);
         let after = after.cloned().map_or(Unbounded, Excluded);
         if query.descending {
-            Box::new(sorted.range((Unbounded, after)).rev().map(|(_, certificate)| certificate))
+            Box::new(sorted.range((Unbounded, after)).rev())
         } else {
-            Box::new(sorted.range((after, Unbounded)).map(|(_, certificate)| certificate))
+            Box::new(sorted.range((after, Unbounded)))
         }
     }
 
@@ -291,7 +307,9 @@ impl Registry {
             let (from, to) = prefix.bounds();
             let primaries: BTreeMap<_, _> = self
                 .certificates_between(from, to)
-                .filter_map(|found| Some((found.primary, self.certificate_details(&found.primary)?)))
+                .filter_map(|found| {
+                    Some((found.primary, self.certificate_details(&found.primary)?))
+                })
                 .collect();
             return Some(primaries.into_values().collect());
         }
@@ -300,11 +318,19 @@ impl Registry {
             query.database.map(|id| entries.granted(id).unwrap_or(&none)),
             query.clearance.map(|clearance| entries.of_clearance(clearance)),
             (query.state == Some(State::Disabled)).then_some(&entries.disabled),
+            (query.state == Some(State::NotYetValid)).then_some(&entries.begin_later),
         ];
         if let Some(smallest) = sets.into_iter().flatten().min_by_key(|set| set.len())
             && smallest.len() <= limits::LIST_SORTED_MAX
         {
             return Some(smallest.iter().filter_map(|it| self.certificate_details(it)).collect());
+        }
+        if !query.name_contains.is_empty() && query.sort != Sort::Name {
+            let named = entries.by_name.iter();
+            let named = named.filter(|(position, _)| position.may_be_called(&query.name_contains));
+            let few: Vec<_> =
+                named.map(|(_, found)| found).take(limits::LIST_SORTED_MAX + 1).collect();
+            return (few.len() <= limits::LIST_SORTED_MAX).then_some(few);
         }
         let until = match (query.state, query.expires_within_ms) {
             (_, Some(within)) => within,

@@ -84,11 +84,9 @@ impl Applying<'_, '_> {
     ) -> Result<(), Refusal> {
         let at = self.entry.at.0;
         let in_force = |from: i64, to: i64| from <= at && at <= to && !record.disabled;
-        let secondaries = record.secondaries.iter();
         let keeps = in_force(record.not_before_unix_ms, record.not_after_unix_ms)
-            || secondaries
-                .map(|it| in_force(it.not_before_unix_ms, it.not_after_unix_ms))
-                .any(|in_force| in_force);
+            || (record.secondaries.iter())
+                .any(|it| in_force(it.not_before_unix_ms, it.not_after_unix_ms));
         if !target.is_last_cluster_admin || keeps {
             return Ok(());
         }

@@ -232,6 +232,10 @@ impl Registry {
     pub(super) fn set_certificate(&mut self, record: CertificateRecord) -> Result<(), Error> {
         let all = Certificate::of_record(record)?;
         if let Some(first) = all.first() {
+            let old = self.certificates.get(&first.primary);
+            if old.is_some_and(|old| old.is_secondary()) {
+                return Err(Error::corrupt("certificate", "it stands in two records"));
+            }
             self.remove_certificate(&first.primary);
         }
         for certificate in all {

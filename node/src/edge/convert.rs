@@ -7,7 +7,7 @@
 //! | INVALID_ARGUMENT | `INVALID_ARGUMENT`, `REQUEST_ID_REUSED`, `MALFORMED_REQUEST`; field path in `BadRequest` | corrects the call |
 //! | NOT_FOUND, ALREADY_EXISTS | `NOT_FOUND`; `ALREADY_EXISTS`, `NAME_IN_USE` | names something else |
 //! | ABORTED | `CONCURRENCY` | reads again and decides anew |
-//! | FAILED_PRECONDITION | `DATABASE_DISABLED`, `NOT_FORMED`, `ALREADY_FORMED`, `NODE_ID_REUSED` | changes that first |
+//! | FAILED_PRECONDITION | `DATABASE_DISABLED`, `NOT_FORMED`, `ALREADY_FORMED`, `NODE_ID_REUSED`, `SECONDARY_CERTIFICATE`, `CONFIRMATION_REQUIRED` | changes that first |
 //! | RESOURCE_EXHAUSTED | `LIMIT_EXCEEDED`, `MESSAGE_TOO_LARGE` | sends less |
 //! | UNAVAILABLE | `NO_LEADER`, `NO_QUORUM`, `NOT_LEADER`, `AUTHORIZATION_STALE`, `NODE_STOPPED`; `RetryInfo` | tries again, here or on another node |
 //! | DEADLINE_EXCEEDED | `DEADLINE_EXCEEDED` with `outcome = unknown` | sends the same `request_id` again |
@@ -144,8 +144,8 @@ fn code_of(reason: &str) -> Code {
         | "JOIN_TOKEN_REFUSED"
         | "SETUP_OVER" => Code::PermissionDenied,
         other if other.starts_with("CERTIFICATE_") => Code::Unauthenticated,
-        // DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, and reasons of newer nodes: the cluster is
-        // not in the state that the call needs.
+        // DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, SECONDARY_CERTIFICATE,
+        // CONFIRMATION_REQUIRED, and reasons of newer nodes: the cluster is not in the state that the call needs.
         _ => Code::FailedPrecondition,
     }
 }
@@ -318,6 +318,8 @@ mod tests {
             ("NOT_FORMED", Code::FailedPrecondition),
             ("ALREADY_FORMED", Code::FailedPrecondition),
             ("NODE_ID_REUSED", Code::FailedPrecondition),
+            ("SECONDARY_CERTIFICATE", Code::FailedPrecondition),
+            ("CONFIRMATION_REQUIRED", Code::FailedPrecondition),
             ("LIMIT_EXCEEDED", Code::ResourceExhausted),
             ("JOIN_TOKEN_REFUSED", Code::PermissionDenied),
             ("A_REASON_OF_TOMORROW", Code::FailedPrecondition),

@@ -102,7 +102,11 @@ impl List {
         }
         session.out.list(COLUMNS, "thumbprint", &rows)?;
         if expiring.is_some() && !rows.is_empty() {
-            return Err(Failed::wanting(format!("{} certificates expire soon", rows.len())));
+            let found = match rows.len() {
+                1 => "1 certificate expires".to_owned(),
+                several => format!("{several} certificates expire"),
+            };
+            return Err(Failed::wanting(format!("{found} within the time that was asked for")));
         }
         Ok(())
     }

@@ -307,3 +307,60 @@ fn the_same_name_twice_is_two_entries() {
     let registry = replica.registry();
     assert_eq!(registry.list(&query, None, 10).certificates.len(), 3);
 }
+
+/// As [`super::the_bytes_of_commands_and_records_are_as_they_were`], for what came with entries of several certificates.
+#[test]
+fn the_bytes_of_entries_are_as_they_were() {
+    use rookery_proto::log::v1::{PurgeCertificates, PurgedCertificates, SecondaryRecord};
+    let put = PutCertificate {
+        der: vec![1],
+        secondaries: vec![vec![2], vec![3]],
+        note: "n".into(),
+        owner: "o".into(),
+        overwrite: true,
+        confirm_self_demotion: true,
+        ..PutCertificate::default()
+    };
+    let change = EditCertificate {
+        thumbprint: vec![1],
+        note: Some("n".into()),
+        owner: Some(String::new()),
+        confirm_self_demotion: true,
+        ..EditCertificate::default()
+    };
+    let set = SetCertificateState { thumbprint: vec![1], disabled: true, expected_revision: 2 };
+    let record = CertificateRecord {
+        thumbprint: vec![1],
+        secondaries: vec![SecondaryRecord {
+            thumbprint: vec![2],
+            der: vec![3],
+            not_before_unix_ms: 4,
+            not_after_unix_ms: 5,
+        }],
+        note: "n".into(),
+        owner: "o".into(),
+        ..CertificateRecord::default()
+    };
+    let purged = PurgedCertificates { thumbprints: vec![vec![1]], more: true, kept: 2 };
+    use cluster_command::Command as C;
+    let command = |command| ClusterCommand { command: Some(command) }.encode_to_vec();
+    let bytes = [
+        command(C::PutCertificate(put)),
+        command(C::EditCertificate(change)),
+        command(C::SetCertificateState(set)),
+        command(C::PurgeCertificates(PurgeCertificates { limit: 7 })),
+        record.encode_to_vec(),
+        ClusterOutcome { outcome: Some(cluster_outcome::Outcome::PurgedCertificates(purged)) }
+            .encode_to_vec(),
+    ];
+    assert_eq!(bytes.map(hex::encode), GOLDEN_ENTRIES);
+}
+
+const GOLDEN_ENTRIES: [&str; 6] = [
+    "12140a01013201023201033a016e42016f48015001",
+    "1a0b0a01013a016e42004801",
+    "62070a010110011802",
+    "6a020807",
+    "0a0101720a0a010212010318042005",
+    "32070a010110011802",
+];

@@ -78,9 +78,10 @@ fn model(registry: &Registry, query: &Query) -> Vec<Thumbprint> {
     found.sort_by_key(|it| {
         let key = match query.sort {
             Sort::Name => (it.registration.name.to_lowercase(), 0),
-            Sort::Expiry => {
-                (String::new(), registry.entry(it).map(|it| it.registration.not_after.0).min().unwrap())
-            }
+            Sort::Expiry => (
+                String::new(),
+                registry.entry(it).map(|it| it.registration.not_after.0).min().unwrap(),
+            ),
             Sort::Created => (String::new(), it.entry.created.0),
         };
         (key, it.primary)
@@ -157,8 +158,12 @@ fn a_list_goes_on_where_it_was_though_entries_come_and_go() {
     for gone in [39, 3, 60] {
         registry.remove_certificate(&all[gone]);
     }
-    let rest: Vec<_> =
-        registry.list(&query, Some(&next), 1_000).certificates.iter().map(|it| it.primary).collect();
+    let rest: Vec<_> = registry
+        .list(&query, Some(&next), 1_000)
+        .certificates
+        .iter()
+        .map(|it| it.primary)
+        .collect();
     let mut expected = all[40..].to_vec();
     expected.retain(|it| *it != all[60]);
     assert_eq!(rest, expected);

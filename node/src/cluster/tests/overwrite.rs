@@ -53,7 +53,8 @@ fn an_overwrite_is_held_to_the_rules_of_an_edit() {
 #[test]
 fn an_overwrite_makes_the_entry_what_was_uploaded_and_keeps_its_history() {
     let mut replica = Replica::populated();
-    let put = PutCertificate { note: "old".into(), ..put_all(&["carol", "x"], USER, &[("sales", 2)]) };
+    let put =
+        PutCertificate { note: "old".into(), ..put_all(&["carol", "x"], USER, &[("sales", 2)]) };
     replica.ok(Cert("op"), upload(put));
     replica.ok(Cert("op"), switch("carol", true));
     let before = replica.cluster.registry();

@@ -11,8 +11,11 @@ fn purge(limit: u32) -> cluster_command::Command {
 /// Purges; what is gone by name, whether more is left, and how many were kept.
 fn purged(replica: &mut Replica, by: By, limit: u32) -> (Vec<&'static str>, bool, u64) {
     let outcome = replica.ok(by, purge(limit));
-    let cluster_outcome::Outcome::PurgedCertificates(PurgedCertificates { thumbprints, more, kept }) =
-        outcome
+    let cluster_outcome::Outcome::PurgedCertificates(PurgedCertificates {
+        thumbprints,
+        more,
+        kept,
+    }) = outcome
     else {
         panic!()
     };

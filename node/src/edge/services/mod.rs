@@ -21,7 +21,7 @@ use rookery_proto::{
     cluster::v1::cluster_service_server::ClusterServiceServer,
     database::v1::database_service_server::DatabaseServiceServer,
     document::v1::document_service_server::DocumentServiceServer,
-    log::v1::{Applied, ClusterCommand, ClusterOutcome, applied, cluster_command, cluster_outcome},
+    log::v1::{ClusterCommand, ClusterOutcome, Refusal, applied, cluster_command, cluster_outcome},
     security::v1::{
         security_service_server::SecurityServiceServer,
         server_certificate_service_server::ServerCertificateServiceServer,
@@ -33,6 +33,7 @@ use tower::Service;
 use crate::{
     authz::Permit,
     cluster::check,
+    consensus,
     database::page_token::Binding,
     edge::{Edge, convert, peer_identity::CallContext},
     limits,
@@ -123,20 +124,34 @@ async fn propose(
     id: RequestId,
     command: cluster_command::Command,
 ) -> Result<cluster_outcome::Outcome, Status> {
-    let command = ClusterCommand { command: Some(command) };
-    check(&command).map_err(convert::refusal)?;
-    let applied = edge
-        .engine
-        .propose_cluster(permit, id, command, context.deadline)
-        .await
-        .map_err(convert::status)?;
-    outcome(applied)
+    propose_renamed(edge, permit, context, id, command, |field| field).await
 }
 
-fn outcome(applied: Applied) -> Result<cluster_outcome::Outcome, Status> {
+/// [`propose`] of a command whose fields have other names than those of the request: `renamed` gives the latter, for
+/// refusals.
+async fn propose_renamed(
+    edge: &Edge,
+    permit: Permit,
+    context: &CallContext,
+    id: RequestId,
+    command: cluster_command::Command,
+    renamed: impl Fn(String) -> String + Send,
+) -> Result<cluster_outcome::Outcome, Status> {
+    let refused = |refusal: Refusal| {
+        let field = renamed(refusal.field);
+        convert::refusal(Refusal { field, ..refusal })
+    };
+    let command = ClusterCommand { command: Some(command) };
+    check(&command).map_err(refused)?;
+    let proposed = edge.engine.propose_cluster(permit, id, command, context.deadline).await;
+    let applied = match proposed {
+        Ok(applied) => applied,
+        Err(consensus::Error::Refused(refusal)) => return Err(refused(*refusal)),
+        Err(other) => return Err(convert::status(other)),
+    };
     match applied.outcome {
         Some(applied::Outcome::Cluster(ClusterOutcome { outcome: Some(outcome) })) => Ok(outcome),
-        Some(applied::Outcome::Refusal(refusal)) => Err(convert::refusal(refusal)),
+        Some(applied::Outcome::Refusal(refusal)) => Err(refused(refusal)),
         Some(applied::Outcome::Cluster(_) | applied::Outcome::Database(_)) | None => {
             Err(unexpected_outcome())
         }

@@ -35,7 +35,7 @@ use crate::{
     edge::{
         Edge, convert, export, package,
         peer_identity::CallContext,
-        services::{propose, request_id, unexpected_outcome},
+        services::{propose, propose_renamed, request_id, unexpected_outcome},
         upload,
     },
     limits,
@@ -165,7 +165,8 @@ impl SecurityService for Security {
             overwrite: asked.overwrite,
             confirm_self_demotion: asked.confirm_self_demotion,
         };
-        let outcome = propose(&self.0, permit, &context, id, Command::PutCertificate(put)).await?;
+        let command = Command::PutCertificate(put);
+        let outcome = propose_renamed(&self.0, permit, &context, id, command, upload_field).await?;
         Ok(Response::new(UploadCertificateResponse {
             certificate: Some(self.shown_outcome(outcome, &context)?),
             private_key_dropped: upload.private_key_dropped,
@@ -447,6 +448,12 @@ fn state_command(
         disabled,
         expected_revision: parse::revision(etag)?,
     })
+}
+
+/// The field of an upload that a field of the command came from.
+fn upload_field(field: String) -> String {
+    let is_certificate = field == "der" || field.starts_with("secondaries");
+    if is_certificate { "certificate".to_owned() } else { field }
 }
 
 /// The rules about certificates, decided at the edge.
