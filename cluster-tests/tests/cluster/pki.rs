@@ -408,3 +408,40 @@ async fn server_certificates_are_exported_without_keys_and_let_in_elsewhere() ->
     other.finish().await?;
     cluster.finish().await
 }
+
+/// A figure, not a promise: `cargo nextest run -p cluster-tests --run-ignored only generation_rate --no-capture`.
+#[tokio::test]
+#[ignore = "measures"]
+async fn generation_rate() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    cluster.admin(0)?.create_database("sales", 1).await?;
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&rcgen::KeyPair::generate()?)?
+        .der()
+        .to_vec();
+    for (what, csr, count) in [("with keys", Vec::new(), 200), ("for requests", csr, 1_000)] {
+        let started = std::time::Instant::now();
+        let mut workers = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (admin, csr) = (cluster.admin(0)?, csr.clone());
+            workers.spawn(async move {
+                for _ in 0..count / 8 {
+                    let name = "figure".to_owned();
+                    let request =
+                        GenerateCertificateRequest { name, csr: csr.clone(), ..Default::default() };
+                    generate(&admin, request).await?;
+                }
+                Ok::<(), Status>(())
+            });
+        }
+        while let Some(done) = workers.join_next().await {
+            done??;
+        }
+        let rate = f64::from(count) / started.elapsed().as_secs_f64();
+        std::io::Write::write_fmt(
+            &mut std::io::stdout(),
+            format_args!("{rate:.0} certificates a second {what}\n"),
+        )?;
+    }
+    cluster.finish().await
+}

@@ -47,9 +47,9 @@ impl SigningRequest {
         let public_key = &request.certification_request_info.subject_pki;
         let key = Key::of(public_key);
         check_key(&key)?;
-        request.verify_signature().map_err(|error| match error {
-            X509Error::SignatureUnsupportedAlgorithm => Refused::RequestAlgorithm,
-            _ => Refused::RequestSignature, // The enum is the parser's; all else is a signature that does not hold.
+        request.verify_signature().map_err(|error| {
+            let unsupported = matches!(error, X509Error::SignatureUnsupportedAlgorithm);
+            if unsupported { Refused::RequestAlgorithm } else { Refused::RequestSignature }
         })?;
         Ok(Self { public_key: public_key.raw.to_vec(), key_algorithm: key.to_string() })
     }

@@ -15,10 +15,10 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::*;
 use crate::names::Thumbprint;
 
-pub(super) const NOW: Timestamp = Timestamp(1_800_000_000_000);
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const DAY: i64 = 86_400_000;
 
-pub(super) type Edit = fn(&mut CertificateParams);
+type Edit = fn(&mut CertificateParams);
 
 fn good() -> CertificateParams {
     let mut params = CertificateParams::default();
@@ -36,7 +36,7 @@ pub(super) fn own(edit: Edit) -> Vec<u8> {
     with_key(&PKCS_ECDSA_P256_SHA256, edit)
 }
 
-pub(super) fn with_key(algorithm: &'static SignatureAlgorithm, edit: Edit) -> Vec<u8> {
+fn with_key(algorithm: &'static SignatureAlgorithm, edit: Edit) -> Vec<u8> {
     let key = KeyPair::generate_for(algorithm).unwrap();
     let mut params = good();
     edit(&mut params);
