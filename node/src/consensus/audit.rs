@@ -67,6 +67,12 @@ pub struct PeerHead {
 }
 
 impl AuditView {
+    /// The audit log of a view of a cluster group's state.
+    #[must_use]
+    pub fn new(read: Arc<dyn Read>, space: Space, registry: Arc<Registry>, head: AuditHead) -> Self {
+        Self { read, space, registry, head }
+    }
+
     /// How far the chain is.
     #[must_use]
     pub fn head(&self) -> &AuditHead {
@@ -209,7 +215,7 @@ impl Consensus {
         let group = self.group(GroupId::CLUSTER)?;
         let (read, space) = group.state.view();
         let head = cluster::audit_head(&*read, space)?.unwrap_or_default();
-        Ok(AuditView { read, space, registry: self.registry(), head })
+        Ok(AuditView::new(read, space, self.registry(), head))
     }
 
     /// The hash of one record as this node has it.

@@ -57,7 +57,7 @@ impl SecurityService for Security {
         let clearance = clearance(asked.clearance)?;
         let grants = grants(&asked.grants, clearance)?;
         let target = Target { requested: Some(clearance), ..Target::default() };
-        allowed(&context, Action::Generate, &target)?;
+        self.0.allowed(&context, Action::Generate, &target)?;
         let wish = package::Wish {
             name: name.clone(),
             lifetime: package::lifetime(asked.lifetime_seconds)?,
@@ -100,7 +100,7 @@ impl SecurityService for Security {
             is_current_member: self.is_a_nodes(&parsed.thumbprint, &context),
             ..Target::default()
         };
-        allowed(&context, Action::Upload, &target)?;
+        self.0.allowed(&context, Action::Upload, &target)?;
         let put = put(upload.der, &name, clearance, grants, false);
         let outcome = propose(&self.0, permit, &context, id, Command::PutCertificate(put)).await?;
         Ok(Response::new(UploadCertificateResponse {
@@ -163,7 +163,7 @@ impl SecurityService for Security {
             sets_grants: asked.set_grants,
             ..self.target(&thumbprint, &context)?
         };
-        allowed(&context, Action::Edit, &target)?;
+        self.0.allowed(&context, Action::Edit, &target)?;
         let clearance = requested.or(target.clearance).unwrap_or(Clearance::User);
         let name = match asked.name.as_str() {
             "" => None,
@@ -194,7 +194,7 @@ impl SecurityService for Security {
         let thumbprint = thumbprint(&asked.thumbprint)?;
         // A certificate that is gone may be the work of an earlier try of this request id: the log knows.
         if context.registry.certificate(&thumbprint).is_some() {
-            allowed(&context, Action::Delete, &self.target(&thumbprint, &context)?)?;
+            self.0.allowed(&context, Action::Delete, &self.target(&thumbprint, &context)?)?;
         }
         let delete = log::DeleteCertificate { thumbprint: thumbprint.as_bytes().to_vec() };
         propose(&self.0, permit, &context, id, Command::DeleteCertificate(delete)).await?;
@@ -261,18 +261,20 @@ impl Security {
     }
 }
 
-/// The rules about certificates, decided at the edge.
-fn allowed(context: &CallContext, action: Action, target: &Target) -> Result<(), Status> {
-    certificates_rules::decide(context.clearance(), action, target).map_err(|denied| {
-        tracing::info!(
-            operation = denied.operation,
-            reason = denied.reason.code(),
-            rule = denied.rule,
-            thumbprint = ?context.thumbprint(),
-            "denied"
-        );
-        convert::denied(&authz::Denied { revision: context.registry.revision, ..denied })
-    })
+impl Edge {
+    /// The rules about certificates, decided at the edge.
+    fn allowed(
+        &self,
+        context: &CallContext,
+        action: Action,
+        target: &Target,
+    ) -> Result<(), Status> {
+        let decided = certificates_rules::decide(context.clearance(), action, target);
+        decided.map_err(|denied| {
+            let denied = authz::Denied { revision: context.registry.revision, ..denied };
+            self.denied(&denied, context, "")
+        })
+    }
 }
 
 fn put(
