@@ -125,6 +125,7 @@ impl Fake {
             internal_reason,
             at_unix_ms: SystemClock.wall().0,
             registry_revision: 0,
+            origin_node_id: 0,
             command: Some(inner),
         }
     }
