@@ -228,7 +228,8 @@ async fn every_kind_of_denial_is_recorded_within_seconds() -> Result<()> {
         for (reason, operation, actor) in &expected {
             let actor = actor.map(Identity::thumbprint).unwrap_or_default();
             let is = |it: &&AuditRecord| it.reason == *reason && hex::encode(&it.actor) == actor;
-            let record = found.iter().find(is).with_context(|| format!("no {reason}: {found:#?}"))?;
+            let record =
+                found.iter().find(is).with_context(|| format!("no {reason}: {found:#?}"))?;
             let told = (record.remote.as_str(), record.count > 0, record.rule.is_empty());
             let right = matches!(told, ("127.0.0.1" | "", true, false));
             anyhow::ensure!(right || record.operation.contains(operation), "{record:?}");
@@ -289,7 +290,8 @@ async fn a_stream_of_records_is_live_and_ends_with_its_readers_rights() -> Resul
     let mut cluster = Cluster::start(3).await?;
     let viewer = cluster.register("viewer", Clearance::Operator, &[]).await?;
     let caller = cluster.nodes[1].caller(Some(&viewer))?;
-    let mut records = caller.audit().tail_records(TailRecordsRequest::default()).await?.into_inner();
+    let mut records =
+        caller.audit().tail_records(TailRecordsRequest::default()).await?.into_inner();
     cluster.admin(0)?.create_database("sales", 3).await?;
     let next = tokio::time::timeout(HEAL_LIMIT, records.message());
     let batch = next.await??.context("the stream ended")?;
@@ -413,7 +415,8 @@ async fn a_killed_leader_takes_no_record_of_an_acknowledged_action_with_it() -> 
     cluster.ready_within(2 * HEAL_LIMIT).await?;
     for caller in cluster.everywhere(Some(&cluster.administrator))? {
         let operation = "create-database".to_owned();
-        let filter = Filter { operation, outcome: AuditOutcome::Applied.into(), ..Filter::default() };
+        let filter =
+            Filter { operation, outcome: AuditOutcome::Applied.into(), ..Filter::default() };
         let found = records(&caller, filter).await?;
         for id in &acknowledged {
             let bytes = uuid::Uuid::parse_str(id)?;

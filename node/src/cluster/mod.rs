@@ -40,8 +40,8 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rookery_proto::log::v1::{
-    Applied, AuditHead, CertificateRecord, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
-    DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied, cluster_command,
+    Applied, AuditHead, CertificateRecord, ClusterCommand, ClusterOutcome, ClusterSettings,
+    Command, DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied, cluster_command,
     cluster_outcome, command,
 };
 

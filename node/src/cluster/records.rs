@@ -92,10 +92,7 @@ pub(super) fn delete<R: Record>(state: &mut Overlay<'_>, id: &[u8]) -> Result<()
 }
 
 /// The first record of a kind from an id on, in a state under way.
-pub(super) fn first_pending<R: Record>(
-    state: &Overlay<'_>,
-    id: &[u8],
-) -> Result<Option<R>, Error> {
+pub(super) fn first_pending<R: Record>(state: &Overlay<'_>, id: &[u8]) -> Result<Option<R>, Error> {
     let mut first = None;
     let to = [R::PREFIX + 1];
     state.scan(&key::<R>(id), Bound::Excluded(&to), &mut |stored, bytes| {
@@ -123,15 +120,18 @@ pub(super) fn from<R: Record>(
 ) -> Result<(), Error> {
     let mut failed = None;
     let to = [R::PREFIX + 1];
-    read.scan(space, &key::<R>(id), Bound::Excluded(&to), &mut |stored, bytes| {
-        match decode_under::<R>(stored, &bytes) {
+    read.scan(
+        space,
+        &key::<R>(id),
+        Bound::Excluded(&to),
+        &mut |stored, bytes| match decode_under::<R>(stored, &bytes) {
             Ok(record) => visit(record, bytes.len()),
             Err(error) => {
                 failed = Some(error);
                 ControlFlow::Break(())
             }
-        }
-    })?;
+        },
+    )?;
     failed.map_or(Ok(()), Err)
 }
 

@@ -82,8 +82,7 @@ impl Edge {
 }
 
 fn recorded(operation: &str, target: &str, details: &str, on_behalf_of: &str) -> ClusterCommand {
-    let cut =
-        |text: &str| -> String { text.chars().take(limits::AUDIT_TEXT_CHARS_MAX).collect() };
+    let cut = |text: &str| -> String { text.chars().take(limits::AUDIT_TEXT_CHARS_MAX).collect() };
     ClusterCommand {
         command: Some(Command::RecordAction(RecordAction {
             operation: operation.to_owned(),

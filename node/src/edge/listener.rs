@@ -211,12 +211,7 @@ fn http(surface: Surface) -> auto::Builder<TokioExecutor> {
 }
 
 /// One connection from accept to close. Dropping the slot takes it out of the table.
-async fn connection(
-    shared: Arc<Shared>,
-    mut slot: Slot,
-    stream: TcpStream,
-    remote: SocketAddr,
-) {
+async fn connection(shared: Arc<Shared>, mut slot: Slot, stream: TcpStream, remote: SocketAddr) {
     let shaken = tokio::select! {
         shaken = timeout(shared.handshake_timeout, handshake(&shared.acceptor, stream)) => shaken,
         () = slot.evicted() => return shared.refuse("handshake-evicted"),

@@ -99,7 +99,8 @@ impl Fixture {
     fn records(&self) -> Vec<AuditRecord> {
         let mut all = Vec::new();
         loop {
-            let after = all.last().map_or(self.head().anchor_sequence, |it: &AuditRecord| it.sequence);
+            let after =
+                all.last().map_or(self.head().anchor_sequence, |it: &AuditRecord| it.sequence);
             let chunk = audit_chunk(&self.memory, space(0), after).unwrap();
             if chunk.records.is_empty() {
                 return all;
@@ -173,12 +174,15 @@ fn every_command_leaves_one_record_with_who_what_and_before_and_after() {
     let formed = fixture.last();
     assert_eq!((formed.sequence, formed.operation.as_str()), (1, "form-cluster"));
     assert_eq!(formed.target, format!("cluster {CLUSTER}"));
-    assert!(changes(&formed).iter().any(|it| it.contains("clearance: \"\" -> \"ClusterAdmin\"")));
+    assert!(changes(&formed).iter().any(|it| it.contains("clearance: \"\" -> \"Cluster Admin\"")));
 
     fixture.by_root(create("sales"));
     let created = fixture.last();
     assert_eq!(created.outcome(), AuditOutcome::Applied);
-    assert_eq!((created.operation.as_str(), created.target.as_str()), ("create-database", "database sales"));
+    assert_eq!(
+        (created.operation.as_str(), created.target.as_str()),
+        ("create-database", "database sales")
+    );
     assert_eq!((created.actor_name.as_str(), created.node_id, created.index), ("root", 1, 2));
     assert_eq!(created.actor, root.as_bytes());
     assert_eq!(created.at_unix_ms, NOW + 2);
@@ -251,7 +255,10 @@ fn no_secret_and_no_certificate_stands_in_a_record() {
     };
     fixture.by_root(C::CreateJoinToken(token));
     let made = fixture.last();
-    assert_eq!((made.operation.as_str(), made.target.as_str()), ("create-join-token", "join token token-1"));
+    assert_eq!(
+        (made.operation.as_str(), made.target.as_str()),
+        ("create-join-token", "join token token-1")
+    );
     assert!(changes(&made).iter().any(|it| it.ends_with("secret_digest: \"\" -> \"(32 bytes)\"")));
     let der = fixture.root.certificate_der().to_vec();
     for record in fixture.records() {
@@ -393,7 +400,9 @@ fn a_day_of_records_verifies_and_a_tampered_store_does_not() {
     while fixture.head().sequence < RECORDS {
         let round = fixture.index;
         match round % 8 {
-            0 => drop(fixture.by_node(C::RecordDenials(RecordDenials { denials: denials.clone() }))),
+            0 => {
+                drop(fixture.by_node(C::RecordDenials(RecordDenials { denials: denials.clone() })))
+            }
             1 => drop(fixture.apply(Some(stranger), create("other"))),
             _ => drop(fixture.by_root(set("sales", round.is_multiple_of(2)))),
         }

@@ -100,7 +100,8 @@ impl AuditService for Audit {
         let (permit, context) = self.edge.authorize_server(&request, operation).await?;
         let place = self.tails.clone().try_acquire_owned();
         let place = place.map_err(|_| busy("streams of audit records"))?;
-        let filter = Filter::parse(request.get_ref().filter.as_ref().unwrap_or(&Default::default()))?;
+        let filter =
+            Filter::parse(request.get_ref().filter.as_ref().unwrap_or(&Default::default()))?;
         let after = match request.get_ref().after_sequence {
             0 => {
                 let view = self.edge.engine.audit(permit, context.deadline).await;

@@ -75,7 +75,10 @@ impl Export {
     /// the lines up to there.
     pub(super) fn write(self, to: &mpsc::Sender<ExportResponse>) -> Result<(), Status> {
         let broken = |wrong: Wrong| {
-            convert::internal("The audit log of this node is damaged; run `rookery audit verify`", wrong)
+            convert::internal(
+                "The audit log of this node is damaged; run `rookery audit verify`",
+                wrong,
+            )
         };
         let (anchor, hash) = self.view.anchor().map_err(broken)?;
         let mut chain = Chain::after(self.view.cluster_id(), anchor, hash).map_err(broken)?;
