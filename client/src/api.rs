@@ -1,7 +1,7 @@
 //! One method for each RPC of the document, database, security and cluster services.
 
 use rookery_proto::{
-    cluster::v1 as cluster, database::v1 as database, document::v1 as document,
+    audit::v1 as audit, cluster::v1 as cluster, database::v1 as database, document::v1 as document,
     security::v1 as security,
 };
 use uuid::Uuid;
@@ -57,6 +57,7 @@ request_ids!(
     cluster::RemoveNodeRequest,
     cluster::PromoteNodeRequest,
     cluster::DemoteNodeRequest,
+    audit::ExportRequest,
 );
 no_request_ids!(
     document::GetDocumentRequest,
@@ -76,6 +77,9 @@ no_request_ids!(
     cluster::ListJoinTokensRequest,
     cluster::TransferLeaderRequest,
     cluster::TriggerSnapshotRequest,
+    audit::ListRecordsRequest,
+    audit::TailRecordsRequest,
+    audit::VerifyRequest,
 );
 
 /// Gives the request an id where it takes one and has none.
@@ -202,6 +206,51 @@ methods!(cluster::cluster_service_client::ClusterServiceClient {
     /// Builds a snapshot of one group on the node that is asked.
     trigger_snapshot(TriggerSnapshotRequest) -> TriggerSnapshotResponse;
 });
+
+methods!(audit::audit_service_client::AuditServiceClient {
+    /// Lists audit records that fit a filter, one page a call.
+    list_records(ListRecordsRequest) -> ListRecordsResponse;
+    /// Walks the audit chain on one node and compares its head with the others.
+    verify(VerifyRequest) -> VerifyResponse;
+});
+
+/// Streams of the audit log. Only their beginning is retried and bounded in time.
+impl Client {
+    /// Audit records as they are written.
+    ///
+    /// # Errors
+    /// As any call; the stream ends with a status of its own.
+    pub async fn tail_records(
+        &self,
+        request: audit::TailRecordsRequest,
+    ) -> Result<tonic::Streaming<audit::TailRecordsResponse>, Error> {
+        self.call(Kind::Read, request, |channel, request| async move {
+            audit::audit_service_client::AuditServiceClient::new(channel)
+                .max_decoding_message_size(message_bytes_max())
+                .tail_records(request)
+                .await
+        })
+        .await
+    }
+
+    /// The whole audit log as JSON lines.
+    ///
+    /// # Errors
+    /// As any call; the stream ends with a status of its own.
+    pub async fn export_audit(
+        &self,
+        mut request: audit::ExportRequest,
+    ) -> Result<tonic::Streaming<audit::ExportResponse>, Error> {
+        let kind = kind(&mut request, false);
+        self.call(kind, request, |channel, request| async move {
+            audit::audit_service_client::AuditServiceClient::new(channel)
+                .max_decoding_message_size(message_bytes_max())
+                .export(request)
+                .await
+        })
+        .await
+    }
+}
 
 /// Short forms of the calls that programs make most.
 impl Client {

@@ -25,6 +25,13 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
 }
 
+/// How a stream ended, which is retried by nobody.
+impl From<&Status> for Error {
+    fn from(status: &Status) -> Self {
+        Attempt::of(status).into_error()
+    }
+}
+
 /// One wrong field of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rookery_proto::{
+    audit::v1::audit_service_client::AuditServiceClient,
     cluster::v1::cluster_service_client::ClusterServiceClient,
     database::v1::database_service_client::DatabaseServiceClient,
     document::v1::{self as document, document_service_client::DocumentServiceClient},
@@ -49,6 +50,12 @@ impl Caller {
     #[must_use]
     pub fn cluster(&self) -> ClusterServiceClient<Channel> {
         ClusterServiceClient::new(self.channel.clone())
+    }
+
+    /// The audit service.
+    #[must_use]
+    pub fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Stores a document; gives its etag.

@@ -19,14 +19,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("authz", &["limits", "names"]),
     ("certificates", &["crypto", "limits", "names"]),
     ("tls", &["limits", "names", "os"]),
+    ("audit", &["limits", "names", "tls"]),
     ("results", &["authz", "limits", "names", "storage"]),
-    ("cluster", &["authz", "certificates", "limits", "names", "results", "storage"]),
+    ("cluster", &["audit", "authz", "certificates", "limits", "names", "results", "storage"]),
     ("database", &["authz", "limits", "names", "results", "storage"]),
     ("config", &["limits", "names"]),
     ("telemetry", &["config", "limits", "names"]),
     (
         "consensus",
         &[
+            "audit",
             "authz",
             "certificates",
             "clock",
@@ -57,6 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
+            "audit",
             "authz",
             "certificates",
             "clock",
@@ -96,6 +99,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "audit",
             "authz",
             "certificates",
             "config",

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test says so with a panic.
 
 mod at_rest;
+mod audit;
 mod bad_input;
 mod certificates;
 mod cli;

@@ -54,6 +54,7 @@ fn forgeries(
         group: 1,
         request_id: uuid::Uuid::new_v4().as_bytes().to_vec(),
         registry_revision: u64::MAX,
+        origin_node_id: 0,
         command: Some(log::proposal::Command::Database(log::DatabaseCommand { writes: vec![put] })),
     };
     let forward = peer::ForwardRequest {

@@ -21,6 +21,7 @@ use cluster_tests::{
 };
 use prost::Message;
 use rookery_proto::{
+    audit::v1 as audit,
     cluster::v1 as cluster,
     database::v1 as database,
     document::v1 as document,
@@ -163,6 +164,9 @@ fn rows() -> Vec<Row> {
         "ReloadServerCertificate",
     ] {
         add(SERVERS, method, "", ClusterAdmin);
+    }
+    for method in ["ListRecords", "TailRecords", "Verify", "Export"] {
+        add("/rookery.audit.v1.AuditService/", method, "", Operator);
     }
     // Served by other listeners only: the unix socket and the peer port.
     for method in ["GetNodeState", "Bootstrap", "JoinCluster"] {
@@ -327,6 +331,14 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
             bytes(&cluster::TransferLeaderRequest { group: "cluster".into(), node_id: 999 })
         }
         "TriggerSnapshot" => bytes(&cluster::TriggerSnapshotRequest { group: "cluster".into() }),
+        "ListRecords" => bytes(&audit::ListRecordsRequest::default()),
+        // Refused after the decision, because a stream without end has no answer.
+        "TailRecords" => bytes(&audit::TailRecordsRequest {
+            filter: Some(audit::Filter { actor: "no hex".into(), ..audit::Filter::default() }),
+            after_sequence: 0,
+        }),
+        "Verify" => bytes(&audit::VerifyRequest {}),
+        "Export" => bytes(&audit::ExportRequest { request_id: request_id() }),
         // ServerReflectionRequest { list_services = 7: "*" }.
         "ServerReflectionInfo" => vec![0x3a, 1, b'*'],
         // An empty message is a valid one of each of these.

@@ -361,7 +361,8 @@ pub fn verify(
         return Err(Wrong::at(0, "the first line is not the beginning of an export").into());
     };
     if begin.format != FORMAT {
-        let why = format!("the export has format {}, and this program reads {FORMAT}", begin.format);
+        let why =
+            format!("the export has format {}, and this program reads {FORMAT}", begin.format);
         return Err(Wrong::at(0, why).into());
     }
     let mut chain = Chain::after(&begin.cluster_id, begin.anchor_sequence, begin.anchor_hash)?;

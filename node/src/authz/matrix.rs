@@ -357,6 +357,11 @@ const B2: &[Row] = &[
 #[rustfmt::skip]
 const BESIDES: &[Row] = &[
     ("join as a node, with a token", "Y Y Y Y Y Y Y T", &["join-cluster"]),
+    (
+        "audit log, which is to Operators what admin logs are",
+        "Y Y Y - - - - -",
+        &["view-audit", "verify-audit", "export-audit"],
+    ),
 ];
 
 #[test]

@@ -236,6 +236,9 @@ operations! {
         "B1.21" ViewObserverDecisions "view-observer-decisions" Operator "Shows what the cluster observer decided.";
         "B1.22a" WatchAdminLogs "watch-admin-logs" Operator "Streams the server's log.";
         "B1.22b" ConfigureAdminLogs "configure-admin-logs" Operator "Changes what the server logs.";
+        "B1.22c" ViewAudit "view-audit" Operator "Lists the audit log, or follows it.";
+        "B1.22d" VerifyAudit "verify-audit" Operator "Verifies the chain of the audit log.";
+        "B1.22e" ExportAudit "export-audit" Operator "Exports the audit log.";
         "B1.23a" DebugPackage "debug-package" Operator "Makes the debug package of one node.";
         "B1.23b" ClusterDebugPackage "cluster-debug-package" Operator "Makes the debug package of all nodes.";
         "B1.24" ViewProcess "view-process" Operator "Shows process, memory, CPU and threads.";

@@ -13,8 +13,10 @@
 //! | `server` | start, join, bootstrap, health, config |
 //! | `init`, `dev` | PKI and configuration of a new cluster; a playground |
 //! | `cluster`, `cert`, `cert_server`, `db`, `doc` | the services |
+//! | `audit` | the audit log: list, follow, verify, export |
 //! | `bench` | a load generator |
 
+mod audit;
 mod bench;
 mod cert;
 mod cert_server;
@@ -113,6 +115,9 @@ enum Command {
     /// Documents
     #[command(subcommand)]
     Doc(doc::Verb),
+    /// The audit log: who did what, and who was refused
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Put load on a cluster and measure it
     Bench(bench::Bench),
     /// Print a completion script for a shell
@@ -176,6 +181,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Cert(verb) => verb.run(&mut session).await,
         Command::Db(verb) => verb.run(&mut session).await,
         Command::Doc(verb) => verb.run(&mut session).await,
+        Command::Audit(verb) => verb.run(&mut session).await,
         Command::Bench(bench) => bench.run(&mut session).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();

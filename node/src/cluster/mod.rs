@@ -24,16 +24,16 @@
 //!
 //! **Invariant:** what [`check`] refuses is a part of the log's format: it may change only with the version of `Command`.
 
-mod certificate;
 mod audit;
+mod certificate;
 mod certificates;
 mod check;
 mod databases;
 pub mod list;
 mod nodes;
 mod overwrite;
-mod purge;
 mod own_node;
+mod purge;
 mod records;
 mod registry;
 mod server_certificates;
@@ -46,15 +46,15 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rookery_proto::log::v1::{
-    Applied, AuditHead, CertificateRecord, CertificateReplacement, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
-    DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied, cluster_command,
-    cluster_outcome, command,
+    Applied, AuditHead, CertificateRecord, CertificateReplacement, ClusterCommand, ClusterOutcome,
+    ClusterSettings, Command, DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied,
+    cluster_command, cluster_outcome, command,
 };
 
 pub use self::{
+    audit::{AuditChunk, audit_before, audit_checkpoint, audit_chunk, audit_hash, audit_head},
     certificate::{Certificate, CertificateEntry},
     certificates::{confirmed, is_primary},
-    audit::{AuditChunk, audit_before, audit_checkpoint, audit_chunk, audit_hash, audit_head},
     check::check,
     registry::{Registry, lost_rights},
     server_certificates::{is_running, swap_reason},

@@ -19,8 +19,8 @@ use std::ops::{Bound, ControlFlow};
 
 use prost::Message;
 use rookery_proto::log::v1::{
-    AuditCheckpoint, AuditHead, AuditRecord, CertificateRecord, CertificateReplacement, ClusterSettings, DatabaseRecord,
-    JoinTokenRecord, NodeRecord,
+    AuditCheckpoint, AuditHead, AuditRecord, CertificateRecord, CertificateReplacement,
+    ClusterSettings, DatabaseRecord, JoinTokenRecord, NodeRecord,
 };
 
 use crate::{
@@ -94,10 +94,7 @@ pub(super) fn delete<R: Record>(state: &mut Overlay<'_>, id: &[u8]) -> Result<()
 }
 
 /// The first record of a kind from an id on, in a state under way.
-pub(super) fn first_pending<R: Record>(
-    state: &Overlay<'_>,
-    id: &[u8],
-) -> Result<Option<R>, Error> {
+pub(super) fn first_pending<R: Record>(state: &Overlay<'_>, id: &[u8]) -> Result<Option<R>, Error> {
     let mut first = None;
     let to = [R::PREFIX + 1];
     state.scan(&key::<R>(id), Bound::Excluded(&to), &mut |stored, bytes| {
@@ -125,15 +122,18 @@ pub(super) fn from<R: Record>(
 ) -> Result<(), Error> {
     let mut failed = None;
     let to = [R::PREFIX + 1];
-    read.scan(space, &key::<R>(id), Bound::Excluded(&to), &mut |stored, bytes| {
-        match decode_under::<R>(stored, &bytes) {
+    read.scan(
+        space,
+        &key::<R>(id),
+        Bound::Excluded(&to),
+        &mut |stored, bytes| match decode_under::<R>(stored, &bytes) {
             Ok(record) => visit(record, bytes.len()),
             Err(error) => {
                 failed = Some(error);
                 ControlFlow::Break(())
             }
-        }
-    })?;
+        },
+    )?;
     failed.map_or(Ok(()), Err)
 }
 

@@ -79,6 +79,7 @@ fn envelope(request: u64, by: By, at: i64, inner: cluster_command::Command) -> C
         internal_reason,
         at_unix_ms: at,
         registry_revision: 0,
+        origin_node_id: 0,
         command: Some(command::Command::Cluster(ClusterCommand { command: Some(inner) })),
     }
 }

@@ -67,6 +67,17 @@ pub struct PeerHead {
 }
 
 impl AuditView {
+    /// The audit log of a view of a cluster group's state.
+    #[must_use]
+    pub fn new(
+        read: Arc<dyn Read>,
+        space: Space,
+        registry: Arc<Registry>,
+        head: AuditHead,
+    ) -> Self {
+        Self { read, space, registry, head }
+    }
+
     /// How far the chain is.
     #[must_use]
     pub fn head(&self) -> &AuditHead {
@@ -209,7 +220,7 @@ impl Consensus {
         let group = self.group(GroupId::CLUSTER)?;
         let (read, space) = group.state.view();
         let head = cluster::audit_head(&*read, space)?.unwrap_or_default();
-        Ok(AuditView { read, space, registry: self.registry(), head })
+        Ok(AuditView::new(read, space, self.registry(), head))
     }
 
     /// The hash of one record as this node has it.
@@ -256,7 +267,8 @@ impl Consensus {
         let head = group.state.read(cluster::audit_head)?.unwrap_or_default();
         let new = head.sequence.saturating_sub(head.checkpoint_sequence);
         let age_ms = self.clock.wall().0.saturating_sub(head.checkpoint_unix_ms);
-        let waited = u128::from(age_ms.unsigned_abs()) >= limits::AUDIT_CHECKPOINT_INTERVAL.as_millis();
+        let waited =
+            u128::from(age_ms.unsigned_abs()) >= limits::AUDIT_CHECKPOINT_INTERVAL.as_millis();
         if new == 0 || (new < limits::AUDIT_CHECKPOINT_RECORDS && !waited) {
             return Ok(());
         }
@@ -289,16 +301,17 @@ impl Consensus {
     pub(super) fn note_checkpoint(&self) -> Result<(), Error> {
         let group = self.group(GroupId::CLUSTER)?;
         let applied = group.state.applied().0;
-        let Some(head) = group.state.read(cluster::audit_head)? else { return Ok(()) };
+        let head = group.state.read(cluster::audit_head)?.unwrap_or_default();
         let mut noted = self.noted_checkpoint.lock();
         if let Some(noted) = noted.as_ref().filter(|noted| !noted.checked) {
-            if applied < noted.checkpoint.index {
-                return Ok(()); // The log is being applied again; the chain is still growing.
-            }
             let hash = self.audit_hash(noted.checkpoint.sequence)?;
-            let pruned = head.anchor_sequence > noted.checkpoint.sequence;
-            if !pruned && hash.as_ref() != Some(&noted.checkpoint.hash) {
-                return Err(Error::Storage(storage::Error::Folder(cut_back(&noted.checkpoint, &head))));
+            match standing(&noted.checkpoint, applied, &head, hash.as_deref()) {
+                Standing::NotYet => return Ok(()),
+                Standing::Whole => {}
+                Standing::CutBack => {
+                    let why = cut_back(&noted.checkpoint, &head);
+                    return Err(Error::Storage(storage::Error::Folder(why)));
+                }
             }
         }
         let known = noted.as_ref().map_or(0, |noted| noted.checkpoint.sequence);
@@ -327,6 +340,30 @@ pub(super) struct Noted {
     pub checked: bool,
 }
 
+/// How a chain stands to the checkpoint that was noted.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    /// The log is being applied again; the chain is still growing.
+    NotYet,
+    Whole,
+    CutBack,
+}
+
+/// `hash`: that of the noted record in the chain of this start.
+fn standing(
+    noted: &AuditCheckpoint,
+    applied: u64,
+    head: &AuditHead,
+    hash: Option<&[u8]>,
+) -> Standing {
+    let pruned = head.anchor_sequence > noted.sequence;
+    if pruned || hash == Some(&noted.hash) {
+        return Standing::Whole;
+    }
+    // Another record in the place is no matter of time.
+    if hash.is_none() && applied < noted.index { Standing::NotYet } else { Standing::CutBack }
+}
+
 fn cut_back(noted: &AuditCheckpoint, head: &AuditHead) -> String {
     format!(
         "the audit log of this data folder was cut back or replaced: record {} is not what it was when node {} signed a \
@@ -334,4 +371,34 @@ fn cut_back(noted: &AuditCheckpoint, head: &AuditHead) -> String {
          node join anew with an empty one",
         noted.sequence, noted.node_id, head.sequence
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_without_what_was_noted_was_cut_back_unless_the_log_is_still_applied() {
+        let noted = AuditCheckpoint {
+            sequence: 100,
+            hash: vec![1; 32],
+            index: 500,
+            ..AuditCheckpoint::default()
+        };
+        let check = |applied: u64, anchor: u64, hash: Option<&[u8]>, expected: Standing| {
+            let head = AuditHead { anchor_sequence: anchor, ..AuditHead::default() };
+            assert_eq!(standing(&noted, applied, &head, hash), expected, "{applied} {anchor}");
+        };
+        let (same, other) = ([1; 32], [2; 32]);
+        check(500, 0, Some(&same), Standing::Whole);
+        check(400, 0, Some(&same), Standing::Whole);
+        check(400, 0, None, Standing::NotYet);
+        check(0, 0, None, Standing::NotYet);
+        check(500, 0, None, Standing::CutBack);
+        check(9_999, 0, None, Standing::CutBack);
+        check(400, 0, Some(&other), Standing::CutBack);
+        check(500, 0, Some(&other), Standing::CutBack);
+        check(9_999, 100, Some(&same), Standing::Whole);
+        check(9_999, 101, None, Standing::Whole);
+    }
 }

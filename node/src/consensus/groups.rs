@@ -147,7 +147,9 @@ impl ClusterMachine {
     fn announce_audit(&self) {
         let Some(consensus) = self.consensus.upgrade() else { return };
         let sequence = self.cluster.audit_sequence();
-        consensus.audit_changes.send_if_modified(|known| std::mem::replace(known, sequence) != sequence);
+        consensus
+            .audit_changes
+            .send_if_modified(|known| std::mem::replace(known, sequence) != sequence);
     }
 }
 

@@ -544,8 +544,9 @@ impl Consensus {
             self.note_leadership(GroupId::CLUSTER);
             self.watch_groups();
             self.follow_registry();
-            if let Err(error) = self.note_checkpoint() {
-                (self.on_fatal)(error.to_string());
+            match self.note_checkpoint() {
+                Ok(()) | Err(Error::NotLeader | Error::NotMember(_)) => {} // It stops, or has not begun.
+                Err(error) => (self.on_fatal)(error.to_string()),
             }
             if let Err(error) = self.reconcile_groups().await {
                 tracing::error!(%error, "the database groups cannot be made what the registry says");

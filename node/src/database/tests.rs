@@ -42,6 +42,7 @@ fn command(request: u64, at: i64, writes: Vec<DocumentWrite>) -> Command {
         internal_reason: String::new(),
         at_unix_ms: at,
         registry_revision: 5,
+        origin_node_id: 0,
         command: Some(command::Command::Database(DatabaseCommand { writes })),
     }
 }

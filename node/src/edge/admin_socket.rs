@@ -55,12 +55,16 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Hears of users that were refused; `None`: the kernel did not say which.
+pub type Refusals = Arc<dyn Fn(Option<u32>) + Send + Sync>;
+
 /// Serves until `shutdown`; then the socket is removed.
 pub async fn serve(
     listener: UnixListener,
     path: &Path,
     router: axum::Router,
     shutdown: CancellationToken,
+    refusals: Refusals,
 ) {
     let Ok(own_user) = fs::symlink_metadata(path).map(|socket| socket.uid()) else {
         tracing::error!(path = %path.display(), "the admin socket vanished");
@@ -78,6 +82,7 @@ pub async fn serve(
             continue;
         };
         if !is_allowed(&stream, own_user) {
+            refusals(stream.peer_cred().ok().map(|peer| peer.uid()));
             continue;
         }
         let (router, shutdown) = (router.clone(), shutdown.clone());

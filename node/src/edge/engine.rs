@@ -9,12 +9,15 @@ use rookery_proto::{
     },
     log::v1::{Applied, ClusterCommand, DatabaseCommand, JoinTokenRecord},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     authz::{DatabasePermit, Permit},
     cluster::Registry,
-    consensus::{Error, Fresh, State},
+    consensus::{
+        Denial, Error, Fresh, State,
+        audit::{AuditView, PeerHead},
+    },
     edge::join_token::JoinToken,
     names::{CertificateName, GroupId, NodeId, RequestId, Thumbprint},
     own_certificate::{self, Looked},
@@ -84,6 +87,28 @@ pub trait Engine: Send + Sync + 'static {
         permit: Permit,
         deadline: Instant,
     ) -> Result<Vec<JoinTokenRecord>, Error>;
+
+    /// Notes a denied call for the audit log; never waits.
+    fn note_denial(&self, denial: Denial);
+
+    /// Puts a command of this node itself in the cluster group's log.
+    async fn propose_as_member(
+        &self,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error>;
+
+    /// The audit log, with everything that was acknowledged before.
+    async fn audit(&self, permit: Permit, deadline: Instant) -> Result<AuditView, Error>;
+
+    /// The audit log as far as this node has it.
+    fn audit_here(&self, permit: &Permit) -> Result<AuditView, Error>;
+
+    /// Hears of every new audit record.
+    fn audit_changes(&self) -> watch::Receiver<u64>;
+
+    /// What the other nodes have where this view has its head.
+    async fn audit_heads(&self, view: &AuditView) -> Vec<PeerHead>;
 
     /// Makes a learner of the cluster group a voter.
     async fn promote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error>;

@@ -67,6 +67,9 @@ impl Surface {
 /// Decides after the handshake whether a connection may stay; on the peer listener: whether it is a member's.
 pub type Admission = Arc<dyn Fn(Option<&PeerCertificate>) -> bool + Send + Sync>;
 
+/// Hears of connections that were refused: by [`Admission`], or for want of a proven certificate.
+pub type Refusals = Arc<dyn Fn(Option<&PeerCertificate>, SocketAddr) + Send + Sync>;
+
 /// A bound listener and what it serves.
 pub struct Listener {
     /// Which one.
@@ -83,6 +86,8 @@ pub struct Listener {
     pub metrics: Arc<Metrics>,
     /// Who may stay; `None`: everybody, and each request is decided.
     pub admission: Option<Admission>,
+    /// Who hears of connections that are refused for who they are.
+    pub refusals: Option<Refusals>,
 }
 
 /// Binds a listening socket with keep-alive, which accepted connections inherit.
@@ -99,7 +104,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves until `shutdown`, then lets open calls finish for a bounded time.
 pub async fn serve(listener: Listener, shutdown: CancellationToken) {
-    let Listener { surface, tcp, tls, router, connections, metrics, admission } = listener;
+    let Listener { surface, tcp, tls, router, connections, metrics, admission, refusals } =
+        listener;
     let shared = Arc::new(Shared {
         surface,
         acceptor: TlsAcceptor::from(tls),
@@ -107,6 +113,7 @@ pub async fn serve(listener: Listener, shutdown: CancellationToken) {
         http: http(surface),
         metrics,
         admission,
+        refusals,
         handshake_timeout: connections.bounds().handshake_timeout,
         shutdown: shutdown.clone(),
     });
@@ -118,7 +125,7 @@ pub async fn serve(listener: Listener, shutdown: CancellationToken) {
         };
         match accepted {
             Ok((stream, remote)) => match connections.admit(remote) {
-                Ok(slot) => drop(tasks.spawn(connection(shared.clone(), slot, stream))),
+                Ok(slot) => drop(tasks.spawn(connection(shared.clone(), slot, stream, remote))),
                 Err(full) => shared.refuse(full_name(full)),
             },
             Err(error) => after_failed_accept(surface, &error).await,
@@ -159,6 +166,7 @@ struct Shared {
     http: auto::Builder<TokioExecutor>,
     metrics: Arc<Metrics>,
     admission: Option<Admission>,
+    refusals: Option<Refusals>,
     handshake_timeout: Duration,
     shutdown: CancellationToken,
 }
@@ -166,6 +174,13 @@ struct Shared {
 impl Shared {
     fn refuse(&self, why: &'static str) {
         self.metrics.refused(self.surface, why);
+    }
+
+    fn refuse_whom(&self, why: &'static str, who: Option<&PeerCertificate>, remote: SocketAddr) {
+        self.refuse(why);
+        if let Some(heard) = &self.refusals {
+            heard(who, remote);
+        }
     }
 }
 
@@ -196,7 +211,7 @@ fn http(surface: Surface) -> auto::Builder<TokioExecutor> {
 }
 
 /// One connection from accept to close. Dropping the slot takes it out of the table.
-async fn connection(shared: Arc<Shared>, mut slot: Slot, stream: TcpStream) {
+async fn connection(shared: Arc<Shared>, mut slot: Slot, stream: TcpStream, remote: SocketAddr) {
     let shaken = tokio::select! {
         shaken = timeout(shared.handshake_timeout, handshake(&shared.acceptor, stream)) => shaken,
         () = slot.evicted() => return shared.refuse("handshake-evicted"),
@@ -204,12 +219,15 @@ async fn connection(shared: Arc<Shared>, mut slot: Slot, stream: TcpStream) {
     };
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
+        Ok(Err(failed @ Failed::Refused)) => {
+            return shared.refuse_whom(failed.name(), None, remote);
+        }
         Ok(Err(failed)) => return shared.refuse(failed.name()),
         Err(_elapsed) => return shared.refuse("handshake-timeout"),
     };
     let certificate = PeerCertificate::of(stream.get_ref().1);
     if shared.admission.as_ref().is_some_and(|admits| !admits(certificate.as_ref())) {
-        return shared.refuse("not-admitted");
+        return shared.refuse_whom("not-admitted", certificate.as_ref(), remote);
     }
     let connection = slot.connected(certificate);
     let _open = shared.metrics.connected(shared.surface);
@@ -220,7 +238,10 @@ async fn connection(shared: Arc<Shared>, mut slot: Slot, stream: TcpStream) {
 enum Failed {
     NotTls,
     Closed,
+    /// The other side went away, or ended the handshake itself.
     Tls,
+    /// This side ended it: no certificate, a malformed one, or no proof of its key.
+    Refused,
 }
 
 impl Failed {
@@ -228,7 +249,7 @@ impl Failed {
         match self {
             Self::NotTls => "not-tls",
             Self::Closed => "closed",
-            Self::Tls => "handshake-failed",
+            Self::Tls | Self::Refused => "handshake-failed",
         }
     }
 }
@@ -247,7 +268,13 @@ async fn handshake(
     let _ = stream.set_nodelay(true); // Latency only; a socket that refuses still works.
     acceptor.accept(stream).await.map_err(|error| {
         tracing::debug!(%error, "handshake failed");
-        Failed::Tls
+        let cause = error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>());
+        match cause {
+            Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)) => {
+                Failed::Refused
+            }
+            Some(_) | None => Failed::Tls,
+        }
     })
 }
 

@@ -28,6 +28,7 @@
 //! which reveals to callers what they are. A test calls every RPC of the contract without a certificate.
 
 pub mod admin_socket;
+mod audited;
 mod call;
 pub mod connections;
 pub mod convert;

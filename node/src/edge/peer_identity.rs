@@ -106,7 +106,7 @@ impl Edge {
             context.at,
             context.registry.revision,
         );
-        let permit = self.recorded(decided, operation.name(), &context)?;
+        let permit = self.recorded(decided, operation.name(), &context, "")?;
         Ok((permit, context))
     }
 
@@ -140,13 +140,13 @@ impl Edge {
                     context.at,
                     revision,
                 );
-                self.recorded(decided, operation.name(), &context)?;
+                self.recorded(decided, operation.name(), &context, name)?;
                 return Err(told);
             }
         };
         let id = DatabaseId(record.id);
         let decided = authz::decide_database(context.caller(), operation, id, context.at, revision);
-        let permit = self.recorded(decided, operation.name(), &context)?;
+        let permit = self.recorded(decided, operation.name(), &context, name)?;
         if !record.enabled && !serves_while_disabled(operation) {
             return Err(disabled(&record));
         }
@@ -189,31 +189,20 @@ impl Edge {
         Ok(CallContext { deadline, at: fresh.at, registry: fresh.registry, connection })
     }
 
-    /// Counts a decision, and logs it where it went against the caller.
+    /// Counts a decision, and notes it for the audit log where it went against the caller.
     fn recorded<P>(
         &self,
         decided: Result<P, Denied>,
         operation: &'static str,
         context: &CallContext,
+        database: &str,
     ) -> Result<P, Status> {
         match decided {
             Ok(permit) => {
                 self.metrics.decided(operation, "allowed");
                 Ok(permit)
             }
-            Err(denied) => {
-                self.metrics.decided(operation, denied.reason.code());
-                tracing::info!(
-                    operation,
-                    reason = denied.reason.code(),
-                    rule = denied.rule,
-                    thumbprint = ?context.thumbprint(),
-                    remote = %context.connection.remote,
-                    revision = denied.revision,
-                    "denied"
-                );
-                Err(convert::denied(&denied))
-            }
+            Err(denied) => Err(self.denied(&denied, context, database)),
         }
     }
 }

@@ -9,12 +9,18 @@ use rookery_proto::{
     },
     log::v1::{Applied, ClusterCommand, DatabaseCommand, JoinTokenRecord},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     authz::{DatabasePermit, Permit},
     cluster::Registry,
-    consensus::{Consensus, Error, Fresh, State},
+    consensus::{
+        Consensus, Denial, Error, Fresh, State,
+        audit::{AuditView, PeerHead},
+    },
     edge::{
         engine::{Engine, Membership},
         join_token::JoinToken,
@@ -97,6 +103,34 @@ impl Engine for RaftEngine {
         deadline: Instant,
     ) -> Result<Vec<JoinTokenRecord>, Error> {
         self.consensus.join_tokens(deadline.into_std()).await
+    }
+
+    fn note_denial(&self, denial: Denial) {
+        self.consensus.note_denial(denial);
+    }
+
+    async fn propose_as_member(
+        &self,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        self.consensus.propose_as_member(command, deadline.into_std()).await
+    }
+
+    async fn audit(&self, _permit: Permit, deadline: Instant) -> Result<AuditView, Error> {
+        self.consensus.audit(deadline.into_std()).await
+    }
+
+    fn audit_here(&self, _permit: &Permit) -> Result<AuditView, Error> {
+        self.consensus.audit_here()
+    }
+
+    fn audit_changes(&self) -> watch::Receiver<u64> {
+        self.consensus.audit_changes()
+    }
+
+    async fn audit_heads(&self, view: &AuditView) -> Vec<PeerHead> {
+        self.consensus.audit_heads(view).await
     }
 
     async fn promote(&self, _permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error> {

@@ -23,16 +23,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    authz::{DeniedReason, ServerOperation},
     certificates,
     clock::{Clock as _, SystemClock},
     cluster,
     config::{Config, Formation, MasterKeySource as Configured},
-    consensus::{Consensus, Identity, Parts, Peers, peer_service},
+    consensus::{Consensus, Denial, Identity, Parts, Peers, peer_service},
     crypto::{self, Keyring, MasterKey, MasterKeySource, SealingKey},
     edge::{
         Edge, Node, admin_router, admin_socket, client_router,
         connections::{Bounds, Connections},
-        listener::{self, Admission, Listener, Surface},
+        listener::{self, Admission, Listener, Refusals, Surface},
         metrics::Metrics,
         ops,
         raft_engine::RaftEngine,
@@ -245,6 +246,7 @@ impl Running {
             connections: Connections::new(Bounds::CLIENT),
             metrics: edge.metrics.clone(),
             admission: None,
+            refusals: None,
         };
         let service = peer_service::service(Arc::new(Peers(self.consensus.clone())));
         let peer = Listener {
@@ -255,6 +257,7 @@ impl Running {
             connections: Connections::new(Bounds::PEER),
             metrics: edge.metrics.clone(),
             admission: Some(members_only(self.consensus.clone(), formation)),
+            refusals: Some(note_refused_peers(self.consensus.clone())),
         };
         let connections = [client.connections.clone(), peer.connections.clone()];
         let revoking = close_revoked(self.consensus.clone(), connections);
@@ -264,8 +267,9 @@ impl Running {
         let pages = ops::router(edge.engine.clone(), edge.metrics.clone());
         self.client_tasks.push(tokio::spawn(ops::serve(sockets.ops, pages, self.clients.clone())));
         let (router, stop) = (admin_router(edge), self.clients.clone());
+        let refusals = note_refused_users(self.consensus.clone());
         self.client_tasks.push(tokio::spawn(async move {
-            admin_socket::serve(admin, &admin_path, router, stop).await;
+            admin_socket::serve(admin, &admin_path, router, stop, refusals).await;
         }));
         Ok(())
     }
@@ -341,6 +345,37 @@ fn members_only(consensus: Arc<Consensus>, formation: Option<Formation>) -> Admi
             .any(|member| member.thumbprint == certificate.thumbprint.as_bytes());
         let forms = formation.iter().flat_map(|formation| &formation.nodes);
         joins || forms.map(|node| node.thumbprint).any(|it| it == certificate.thumbprint)
+    })
+}
+
+/// Tells the audit log whom the peer listener refused.
+fn note_refused_peers(consensus: Arc<Consensus>) -> Refusals {
+    Arc::new(move |certificate, remote| {
+        let reason = match certificate {
+            Some(_) => DeniedReason::NotAMember,
+            None => DeniedReason::CertificateRequired,
+        };
+        consensus.note_denial(Denial {
+            operation: ServerOperation::PeerCall.name().to_owned(),
+            reason: reason.code().to_owned(),
+            rule: ServerOperation::PeerCall.rule_id().to_owned(),
+            actor: certificate.map(|it| it.thumbprint),
+            remote: remote.ip().to_canonical().to_string(),
+            details: "a connection to the peer listener".to_owned(),
+            ..Denial::default()
+        });
+    })
+}
+
+/// Tells the audit log which users the admin socket refused.
+fn note_refused_users(consensus: Arc<Consensus>) -> admin_socket::Refusals {
+    Arc::new(move |user| {
+        consensus.note_denial(Denial {
+            operation: "admin-socket".to_owned(),
+            reason: "USER_REFUSED".to_owned(),
+            remote: user.map_or_else(|| "an unknown user".to_owned(), |user| format!("uid {user}")),
+            ..Denial::default()
+        });
     })
 }
 

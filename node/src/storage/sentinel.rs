@@ -563,6 +563,18 @@ mod tests {
     }
 
     #[test]
+    fn the_last_checkpoint_of_the_audit_log_is_found_again() {
+        let (_folder, path, keyring) = data();
+        let (sentinel, _) = Sentinel::open(&path, &keyring).unwrap();
+        let checkpoint = AuditCheckpoint { sequence: 7, hash: vec![3; 32], ..Default::default() };
+        sentinel.note_audit(&checkpoint).unwrap();
+        sentinel.record([group(1, 2, 3, None)]).unwrap();
+        drop(sentinel);
+        let (_, recorded) = Sentinel::open(&path, &keyring).unwrap();
+        assert_eq!(recorded.unwrap().audit_checkpoint, Some(checkpoint));
+    }
+
+    #[test]
     fn a_torn_slot_gives_way_to_the_one_before() {
         let (_parent, folder, keyring) = data();
         let (sentinel, _) = Sentinel::open(&folder, &keyring).unwrap();

@@ -20,12 +20,14 @@ mod tests;
 
 use prost::Message as _;
 use rookery_proto::log::v1::{
-    AuditCheckpoint, AuditChange, AuditField, AuditHead, AuditOutcome, AuditRecord,
+    AuditChange, AuditCheckpoint, AuditField, AuditHead, AuditOutcome, AuditRecord,
     CheckpointAudit, ClusterCommand, Command, Denial, RecordAction, RecordDenials, Refusal,
     cluster_command,
 };
 
-pub use self::read::{AuditChunk, audit_before, audit_checkpoint, audit_chunk, audit_hash, audit_head};
+pub use self::read::{
+    AuditChunk, audit_before, audit_checkpoint, audit_chunk, audit_hash, audit_head,
+};
 use crate::{
     audit::{Hash, checkpoint, record, text::escaped},
     authz::ServerOperation,
@@ -219,11 +221,7 @@ fn hash(bytes: &[u8]) -> Result<Hash, Error> {
 /// Where more is kept than may be: deletes all up to the oldest checkpoint, which becomes the anchor and stays.
 ///
 /// One stretch an entry, so that the work of an entry is bounded by the distance of checkpoints.
-fn prune(
-    state: &mut Overlay<'_>,
-    head: &mut AuditHead,
-    retention: Retention,
-) -> Result<(), Error> {
+fn prune(state: &mut Overlay<'_>, head: &mut AuditHead, retention: Retention) -> Result<(), Error> {
     let kept = head.sequence.saturating_sub(head.anchor_sequence);
     if kept <= retention.records_max && head.bytes <= retention.bytes_max {
         return Ok(());

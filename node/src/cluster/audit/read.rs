@@ -84,11 +84,7 @@ pub fn audit_chunk(read: &dyn Read, space: Space, after: u64) -> Result<AuditChu
 ///
 /// # Errors
 /// [`Error::Storage`] and [`Error::Corrupt`].
-pub fn audit_before(
-    read: &dyn Read,
-    space: Space,
-    before: u64,
-) -> Result<Vec<AuditRecord>, Error> {
+pub fn audit_before(read: &dyn Read, space: Space, before: u64) -> Result<Vec<AuditRecord>, Error> {
     let from = before.saturating_sub(limits::AUDIT_CHUNK_RECORDS).max(1);
     let mut found = Vec::new();
     records::from(read, space, &from.to_be_bytes(), |record: AuditRecord, _| {

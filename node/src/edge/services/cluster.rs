@@ -166,8 +166,9 @@ impl ClusterService for Cluster {
         let operation = ServerOperation::PromoteNode;
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
         let asked = request.into_inner();
-        request_id(&asked.request_id)?; // Asking twice is asking once: the membership is a set.
+        let id = request_id(&asked.request_id)?; // Asking twice is asking once: the membership is a set.
         let node = member(asked.node_id, &context)?;
+        self.0.audited_under(&context, id, operation, &format!("node {node}"), "").await?;
         let promoted = self.0.engine.promote(permit, node, context.deadline).await;
         self.told(promoted, GroupId::CLUSTER).await?;
         Ok(Response::new(PromoteNodeResponse {}))
@@ -180,8 +181,9 @@ impl ClusterService for Cluster {
         let operation = ServerOperation::DemoteNode;
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
         let asked = request.into_inner();
-        request_id(&asked.request_id)?; // As above.
+        let id = request_id(&asked.request_id)?; // As above.
         let node = member(asked.node_id, &context)?;
+        self.0.audited_under(&context, id, operation, &format!("node {node}"), "").await?;
         let demoted = self.0.engine.demote(permit, node, context.deadline).await;
         self.told(demoted, GroupId::CLUSTER).await?;
         Ok(Response::new(DemoteNodeResponse {}))
@@ -196,6 +198,8 @@ impl ClusterService for Cluster {
         let asked = request.into_inner();
         let group = group(&asked.group, &context)?;
         let to = member(asked.node_id, &context)?;
+        let details = format!("to node {to}");
+        self.0.audited(&context, operation, &format!("group {group}"), &details).await?;
         let moved = self.0.engine.transfer_leader(permit, group, to, context.deadline).await;
         self.told(moved, group).await?;
         Ok(Response::new(TransferLeaderResponse {}))
@@ -208,6 +212,7 @@ impl ClusterService for Cluster {
         let operation = ServerOperation::TriggerSnapshot;
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
         let group = group(&request.get_ref().group, &context)?;
+        self.0.audited(&context, operation, &format!("group {group}"), "").await?;
         let built = self.0.engine.trigger_snapshot(permit, group, context.deadline).await;
         let snapshot_index = built.map_err(convert::status)?;
         Ok(Response::new(TriggerSnapshotResponse { snapshot_index }))

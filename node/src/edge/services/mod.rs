@@ -7,6 +7,7 @@
 //! 4. Convert.
 
 mod admin;
+mod audit;
 mod cluster;
 mod databases;
 mod documents;
@@ -18,6 +19,7 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{Router, response::IntoResponse};
 use rookery_proto::{
     admin::v1::admin_service_server::AdminServiceServer,
+    audit::v1::audit_service_server::AuditServiceServer,
     cluster::v1::cluster_service_server::ClusterServiceServer,
     database::v1::database_service_server::DatabaseServiceServer,
     document::v1::document_service_server::DocumentServiceServer,
@@ -61,6 +63,7 @@ pub fn of_clients(edge: &Arc<Edge>) -> Router {
     let router = with(router, bounded!(SecurityServiceServer, security::Security(edge.clone())));
     let service = server_certificates::ServerCertificates(edge.clone());
     let router = with(router, bounded!(ServerCertificateServiceServer, service));
+    let router = with(router, bounded!(AuditServiceServer, audit::Audit::new(edge.clone())));
     with(router, bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))
 }
 

@@ -149,7 +149,7 @@ impl SecurityService for Security {
         let parsed = upload::judge(&upload, usage, context.at)?;
         let target = self.upload_target(&parsed, asked.overwrite, &context);
         let target = Target { requested: Some(clearance), ..target };
-        allowed(&context, Action::Upload, &target)?;
+        self.0.allowed(&context, Action::Upload, &target)?;
         cluster::confirmed(&target, asked.confirm_self_demotion).map_err(convert::refusal)?;
         let thumbprints = parsed.iter().map(|parsed| parsed.thumbprint.to_string()).collect();
         let mut ders = parsed.into_iter().map(|parsed| parsed.der);
@@ -225,7 +225,7 @@ impl SecurityService for Security {
             sets_remarks: asked.note.is_some() || asked.owner.is_some(),
             ..self.target(&named, &context)
         };
-        allowed(&context, Action::Edit, &target)?;
+        self.0.allowed(&context, Action::Edit, &target)?;
         cluster::is_primary(&named).map_err(convert::refusal)?;
         cluster::confirmed(&target, asked.confirm_self_demotion).map_err(convert::refusal)?;
         let clearance = requested.or(target.clearance).unwrap_or(Clearance::User);
@@ -289,7 +289,7 @@ impl SecurityService for Security {
         let thumbprint = parse::thumbprint(&asked.thumbprint)?;
         // A certificate that is gone may be the work of an earlier try of this request id: the log knows.
         if let Some(named) = context.registry.certificate_details(&thumbprint) {
-            allowed(&context, Action::Delete, &self.target(named, &context))?;
+            self.0.allowed(&context, Action::Delete, &self.target(named, &context))?;
             cluster::is_primary(named).map_err(convert::refusal)?;
         }
         let delete = log::DeleteCertificate { thumbprint: thumbprint.as_bytes().to_vec() };
@@ -359,7 +359,7 @@ impl Security {
     ) -> Result<(Certificate, package::Made), Status> {
         let target =
             Target { requested: Clearance::try_from(put.clearance).ok(), ..Target::default() };
-        allowed(context, Action::Generate, &target)?;
+        self.0.allowed(context, Action::Generate, &target)?;
         let made = package::make(&self.0, context, wish).await?;
         let put = Command::PutCertificate(log::PutCertificate { der: made.der.clone(), ..put });
         let outcome = propose(&self.0, permit, context, id, put).await?;
@@ -377,7 +377,7 @@ impl Security {
         let thumbprint = thumbprint.map_err(|why| convert::invalid("thumbprint", why))?;
         let named = find(&thumbprint, context)?;
         let action = if set.disabled { Action::Disable } else { Action::Enable };
-        allowed(context, action, &self.target(&named, context))?;
+        self.0.allowed(context, action, &self.target(&named, context))?;
         cluster::is_primary(&named).map_err(convert::refusal)?;
         let outcome =
             propose(&self.0, permit, context, id, Command::SetCertificateState(set)).await?;
@@ -456,16 +456,18 @@ fn upload_field(field: String) -> String {
     if is_certificate { "certificate".to_owned() } else { field }
 }
 
-/// The rules about certificates, decided at the edge.
-fn allowed(context: &CallContext, action: Action, target: &Target) -> Result<(), Status> {
-    certificates_rules::decide(context.clearance(), action, target).map_err(|denied| {
-        tracing::info!(
-            operation = denied.operation,
-            reason = denied.reason.code(),
-            rule = denied.rule,
-            thumbprint = ?context.thumbprint(),
-            "denied"
-        );
-        convert::denied(&authz::Denied { revision: context.registry.revision, ..denied })
-    })
+impl Edge {
+    /// The rules about certificates, decided at the edge.
+    fn allowed(
+        &self,
+        context: &CallContext,
+        action: Action,
+        target: &Target,
+    ) -> Result<(), Status> {
+        let decided = certificates_rules::decide(context.clearance(), action, target);
+        decided.map_err(|denied| {
+            let denied = authz::Denied { revision: context.registry.revision, ..denied };
+            self.denied(&denied, context, "")
+        })
+    }
 }

@@ -20,7 +20,10 @@ use crate::{
     authz::{Author, Clearance, DatabasePermit, Permit},
     clock::{Clock as _, SystemClock},
     cluster::{self, Cluster, Registry, lost_rights},
-    consensus::{Error, Fresh, State},
+    consensus::{
+        Denial, Error, Fresh, State,
+        audit::{AuditView, PeerHead},
+    },
     database::{self, ListQuery},
     edge::{
         connections::Connections,
@@ -48,6 +51,8 @@ pub(super) struct Fake {
     mood: Mutex<Mood>,
     /// Told of revocations, as the node's watcher is.
     pub(super) connections: Arc<Connections>,
+    /// What was noted for the audit log.
+    pub(super) denials: Mutex<Vec<Denial>>,
 }
 
 #[derive(Default)]
@@ -68,6 +73,7 @@ impl Fake {
             state: Mutex::default(),
             mood: Mutex::new(Mood::Serving),
             connections,
+            denials: Mutex::default(),
         });
         let form = FormCluster {
             cluster_id: "0f0e0d0c-0b0a-4908-8706-050403020100".into(),
@@ -120,6 +126,7 @@ impl Fake {
             internal_reason,
             at_unix_ms: SystemClock.wall().0,
             registry_revision: 0,
+            origin_node_id: 0,
             command: Some(inner),
         }
     }
@@ -229,6 +236,33 @@ impl Engine for Fake {
         let mut state = self.state.lock();
         let records = state.groups.entry(0).or_default();
         Ok(cluster::join_tokens(&*records, space(0))?)
+    }
+
+    fn note_denial(&self, denial: Denial) {
+        self.denials.lock().push(denial);
+    }
+
+    async fn propose_as_member(&self, _: ClusterCommand, _: Instant) -> Result<Applied, Error> {
+        Err(Error::NoLeader)
+    }
+
+    async fn audit(&self, permit: Permit, _: Instant) -> Result<AuditView, Error> {
+        self.audit_here(&permit)
+    }
+
+    fn audit_here(&self, _: &Permit) -> Result<AuditView, Error> {
+        let mut state = self.state.lock();
+        let records = Arc::new(state.groups.entry(0).or_default().clone());
+        let head = cluster::audit_head(&*records, space(0))?.unwrap_or_default();
+        Ok(AuditView::new(records, space(0), self.cluster.registry(), head))
+    }
+
+    fn audit_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        tokio::sync::watch::Sender::new(0).subscribe()
+    }
+
+    async fn audit_heads(&self, _: &AuditView) -> Vec<PeerHead> {
+        Vec::new()
     }
 
     async fn promote(&self, _: Permit, _: NodeId, _: Instant) -> Result<(), Error> {

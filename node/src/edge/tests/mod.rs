@@ -93,6 +93,7 @@ impl Fixture {
             connections: connections.clone(),
             metrics: edge.metrics.clone(),
             admission: None,
+            refusals: None,
         };
         tokio::spawn(listener::serve(listener, stop.clone()));
         Self { address, fake, edge, connections, root, server, stop }

@@ -1,0 +1,94 @@
+//! What the edge tells the audit log: denials as they happen, and administrative actions before they are done.
+
+use rookery_proto::log::v1::{ClusterCommand, RecordAction, cluster_command::Command};
+use tonic::Status;
+
+use crate::{
+    authz::{self, Denied, ServerOperation},
+    consensus::Denial,
+    edge::{Edge, convert, peer_identity::CallContext},
+    limits,
+    names::RequestId,
+};
+
+impl Edge {
+    /// Records an administrative action that is no command of the log. To be called before the action is done; where it
+    /// fails, the action must not be done.
+    ///
+    /// # Errors
+    /// The record could not be written, or the caller may not do this any more.
+    pub async fn audited(
+        &self,
+        context: &CallContext,
+        operation: ServerOperation,
+        target: &str,
+        details: &str,
+    ) -> Result<(), Status> {
+        self.audited_under(context, RequestId::random(), operation, target, details).await
+    }
+
+    /// [`Edge::audited`] under the client's request id: a call that is asked again is recorded once.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn audited_under(
+        &self,
+        context: &CallContext,
+        id: RequestId,
+        operation: ServerOperation,
+        target: &str,
+        details: &str,
+    ) -> Result<(), Status> {
+        let revision = context.registry.revision;
+        let decided = authz::decide_server(context.caller(), operation, context.at, revision);
+        let permit = decided.map_err(|denied| self.denied(&denied, context, ""))?;
+        let command = recorded(operation.name(), target, details, "");
+        let written = self.engine.propose_cluster(permit, id, command, context.deadline).await;
+        written.map(drop).map_err(convert::status)
+    }
+
+    /// [`Edge::audited`] for what the owner of the node's files asks on the admin socket: the node records it in their
+    /// name, such as "uid 0".
+    ///
+    /// # Errors
+    /// As there; also where this node is no member.
+    pub async fn audited_locally(
+        &self,
+        on_behalf_of: &str,
+        operation: &str,
+        target: &str,
+        details: &str,
+    ) -> Result<(), Status> {
+        let command = recorded(operation, target, details, on_behalf_of);
+        let deadline = tokio::time::Instant::now() + limits::DEADLINE_DEFAULT;
+        let written = self.engine.propose_as_member(command, deadline).await;
+        written.map(drop).map_err(convert::status)
+    }
+
+    /// Counts and notes a denied call, and tells the caller. `database` is the name that the caller gave, if any.
+    pub fn denied(&self, denied: &Denied, context: &CallContext, database: &str) -> Status {
+        self.metrics.decided(denied.operation, denied.reason.code());
+        self.engine.note_denial(Denial {
+            operation: denied.operation.to_owned(),
+            reason: denied.reason.code().to_owned(),
+            rule: denied.rule.to_owned(),
+            actor: context.thumbprint(),
+            database: database.chars().take(limits::AUDIT_TEXT_CHARS_MAX).collect(),
+            remote: context.connection.remote.ip().to_canonical().to_string(),
+            details: String::new(),
+        });
+        convert::denied(denied)
+    }
+}
+
+fn recorded(operation: &str, target: &str, details: &str, on_behalf_of: &str) -> ClusterCommand {
+    let cut = |text: &str| -> String { text.chars().take(limits::AUDIT_TEXT_CHARS_MAX).collect() };
+    ClusterCommand {
+        command: Some(Command::RecordAction(RecordAction {
+            operation: operation.to_owned(),
+            target: cut(target),
+            details: cut(details),
+            on_behalf_of: cut(on_behalf_of),
+        })),
+    }
+}
