@@ -619,10 +619,20 @@ impl Config {
     }
 
     fn tls_problems(&self, refuse: &mut dyn FnMut(&str, String, &str)) {
-        if self.tls.certificate.as_os_str().is_empty() {
+        let elsewhere = self.tls.certificate_exec.is_some() || self.tls.pfx.is_some();
+        if self.tls.certificate.as_os_str().is_empty() && !elsewhere {
             refuse("tls.certificate", "is missing".into(), "`rookery init` makes a certificate");
         }
-        if self.tls.key.as_os_str().is_empty() {
+        if self.tls.certificate_exec.is_some() && self.tls.pfx.is_some() {
+            let why = "and tls.pfx are both set".into();
+            refuse("tls.certificate_exec", why, "name one source of the certificate");
+        }
+        if self.tls.certificate_exec.as_ref().is_some_and(Vec::is_empty) {
+            let advice =
+                "write the command and its arguments, such as [\"get-certificate\", \"n1\"]";
+            refuse("tls.certificate_exec", "is empty".into(), advice);
+        }
+        if self.tls.key.as_os_str().is_empty() && !elsewhere {
             refuse("tls.key", "is missing".into(), "`rookery init` makes a key");
         }
     }

@@ -18,3 +18,4 @@ mod pki;
 mod pki_bad_input;
 mod python;
 mod revocation;
+mod server_certificates;

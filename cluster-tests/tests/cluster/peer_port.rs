@@ -35,6 +35,7 @@ fn forgeries(
         node_id: victim,
         incarnation: vec![7; 16],
         version: 1,
+        renews: false,
     };
     let vote = Some(log::Vote { term: FORGED_TERM, node_id: victim, committed: false });
     let committed = Some(log::Vote { term: FORGED_TERM, node_id: victim, committed: true });

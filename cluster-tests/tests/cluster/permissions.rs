@@ -490,7 +490,7 @@ async fn every_rpc_is_decided_by_its_rule_and_alike_on_every_node() -> Result<()
             row.path.trim_start_matches('/').split_once('/').context("a path")?;
         let area = service.rsplit('.').next().unwrap_or_default().trim_end_matches("Service");
         let label = format!("{area}.{method} {}", row.variant);
-        write!(table, "{label:<46}")?;
+        write!(table, "{label:<45} ")?;
         for name in CALLERS {
             let mut cells = BTreeSet::new();
             for (at, caller) in channels[name].iter().enumerate() {

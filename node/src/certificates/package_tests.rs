@@ -239,3 +239,42 @@ fn a_collection_is_public_certificates_and_nothing_else() {
         assert!(!upload.private_key_dropped && upload.authorities_skipped == 0);
     }
 }
+
+#[test]
+fn a_node_certificate_comes_with_its_key_from_pem_or_pkcs12() {
+    let ca = authority();
+    let names = ["n1.example".to_owned(), "127.0.0.1".to_owned()];
+    let node = issue_node(&request("n1"), &names, &ca.der, ca.key_pem.expose()).unwrap();
+    let key = KeyPair::from_pem(node.key_pem.expose()).unwrap();
+    let both = format!("{}{}", node.key_pem.expose(), certificate_pem(&node.der));
+    let found = server_identity(both.as_bytes(), "").unwrap();
+    assert_eq!(
+        (&found.chain, found.key.as_slice()),
+        (&vec![node.der.clone()], key.serialized_der())
+    );
+    let secret = password().unwrap();
+    let pfx = package_of(&node, "n1", &secret).remove("n1.pfx").unwrap().1;
+    let found = server_identity(&pfx, secret.expose()).unwrap();
+    assert_eq!(
+        (&found.chain, found.key.as_slice()),
+        (&vec![node.der.clone()], key.serialized_der())
+    );
+    assert!(server_identity(&pfx, "another").is_err());
+    let certificate = certificate_pem(&node.der);
+    let twice = format!("{both}{}", node.key_pem.expose());
+    for wrong in [certificate.as_str(), node.key_pem.expose(), &twice, "", "nothing"] {
+        assert!(server_identity(wrong.as_bytes(), "").is_err(), "{wrong}");
+    }
+    for (host, covered) in [
+        ("n1.example", true),
+        ("N1.example", true),
+        ("127.0.0.1", true),
+        ("n2.example", false),
+        ("127.0.0.2", false),
+        ("::1", false),
+        ("", false),
+    ] {
+        assert_eq!(covers_host(&node.der, host), covered, "{host}");
+    }
+    assert!(!covers_host(b"none", "n1.example"));
+}

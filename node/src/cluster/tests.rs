@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod own_node;
+mod server_certificates;
 
 use std::{collections::BTreeMap, ops::Deref, sync::LazyLock, time::Instant};
 
@@ -38,7 +39,10 @@ static DERS: LazyLock<BTreeMap<String, Vec<u8>>> = LazyLock::new(|| {
         params.not_after = rcgen::date_time_ymd(to, 1, 1);
         params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec()
     };
-    let long = ["n1", "n2", "n3", "n4", "root", "root2", "op", "op2", "alice", "bob", "carol", "x"];
+    let long = [
+        "new1", "new3", "n1", "n2", "n3", "n4", "root", "root2", "op", "op2", "alice", "bob",
+        "carol", "x",
+    ];
     let long = long.into_iter().map(|name| (name.to_owned(), make(name, 2020, 2090)));
     let expired = ["expired", "expired2", "expired3", "expired4"];
     let expired = expired.into_iter().map(|name| (name.to_owned(), make(name, 2020, 2024)));

@@ -40,6 +40,7 @@ mod landing;
 pub mod listener;
 pub mod metrics;
 pub mod ops;
+mod own_expiry;
 mod package;
 pub mod peer_identity;
 pub mod raft_engine;
@@ -103,7 +104,9 @@ pub fn client_router(edge: &Arc<Edge>) -> Result<Router, tonic_reflection::serve
     let router = services::with(router, reflection::v1alpha(edge)?);
     let count = middleware::from_fn_with_state(edge.metrics.clone(), call::call);
     // gRPC calls an unknown method of a known service UNIMPLEMENTED itself; `fallback` answers the rest.
-    Ok(router.route("/", get(landing::page)).fallback(landing::unknown).layer(count))
+    let expiry = middleware::from_fn_with_state(edge.clone(), own_expiry::refuse);
+    let router = router.route("/", get(landing::page)).fallback(landing::unknown);
+    Ok(router.layer(expiry).layer(count))
 }
 
 /// What the admin socket serves.

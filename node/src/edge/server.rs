@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     authz::{DeniedReason, ServerOperation},
-    certificates,
     clock::{Clock as _, SystemClock},
     cluster,
     config::{Config, Formation, MasterKeySource as Configured},
@@ -39,7 +38,6 @@ use crate::{
         raft_engine::RaftEngine,
         services,
     },
-    names::Timestamp,
     own_certificate::{self, Kept, OwnCertificate, Source},
     storage::{Rocks, Sentinel},
     tls::{self, TlsIdentity},
@@ -300,11 +298,9 @@ impl Running {
 
 /// An expired certificate of its own keeps no node from starting: it is how the next one gets here.
 fn warn_of_dates(identity: &TlsIdentity) {
-    let Ok(parsed) = certificates::parse(identity.certificate_der()) else { return };
-    let now: Timestamp = SystemClock.wall();
-    if parsed.not_after < now {
+    if identity.not_after() < SystemClock.wall() {
         tracing::error!(
-            thumbprint = %parsed.thumbprint,
+            thumbprint = %identity.thumbprint(),
             "this node's certificate has EXPIRED: clients are turned away until it is replaced (a new file, or \
              `rookery cert server replace`); the admin socket and the other nodes are served"
         );

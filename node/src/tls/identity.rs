@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    SignatureScheme,
+    CertificateError, SignatureScheme,
     client::ResolvesClientCert,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -18,7 +18,10 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{limits, names::Thumbprint};
+use crate::{
+    limits,
+    names::{Thumbprint, Timestamp},
+};
 
 /// A certificate or key that cannot serve as this node's identity.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,7 @@ pub enum IdentityError {
 pub struct TlsIdentity {
     key: Arc<Zeroizing<Vec<u8>>>,
     thumbprint: Thumbprint,
+    not_after: Timestamp,
     certified: Arc<CertifiedKey>,
 }
 
@@ -87,6 +91,9 @@ impl TlsIdentity {
             return Err(unusable(rustls::Error::General("the certificate is too large".into())));
         }
         let thumbprint = Thumbprint::of(leaf);
+        let (_, x509) = x509_parser::parse_x509_certificate(leaf)
+            .map_err(|_| unusable(CertificateError::BadEncoding.into()))?;
+        let not_after = Timestamp(x509.validity().not_after.timestamp().saturating_mul(1_000));
         let signing = {
             let der = PrivateKeyDer::try_from(key.as_slice())
                 .map_err(|why| unusable(rustls::Error::General(why.into())))?;
@@ -94,7 +101,7 @@ impl TlsIdentity {
         };
         let certified = CertifiedKey::new(chain, signing);
         certified.keys_match().map_err(unusable)?;
-        Ok(Self { key: Arc::new(key), thumbprint, certified: Arc::new(certified) })
+        Ok(Self { key: Arc::new(key), thumbprint, not_after, certified: Arc::new(certified) })
     }
 
     /// Reads both from PEM files. The key file must belong to this process' user, be closed to everybody else (0600 or
@@ -118,6 +125,12 @@ impl TlsIdentity {
     #[must_use]
     pub fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
+    }
+
+    /// Last moment of the certificate's validity.
+    #[must_use]
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
     }
 
     /// The certificate in DER.

@@ -1,0 +1,207 @@
+//! The replacement of the nodes' certificates, at positions of the log.
+
+use rookery_proto::log::v1::{
+    AbortCertificateReplacement, ActivateCertificateReplacement, RenewNodeCertificate,
+    ReplacementNode, ReportCertificateReplacement, RetireNodeCertificates,
+    StartCertificateReplacement, certificate_replacement::Phase,
+    report_certificate_replacement::Report,
+};
+
+use super::*;
+
+fn id(number: u8) -> Vec<u8> {
+    vec![number; 16]
+}
+
+/// One new certificate for each of the nodes 1 to 3: the DERs of these names.
+fn start(number: u8, names: [&str; 3]) -> StartCertificateReplacement {
+    let nodes = (1..).zip(names).map(|(node_id, name)| ReplacementNode {
+        node_id,
+        chain: vec![der(name)],
+        sealed_key: vec![1],
+        ..ReplacementNode::default()
+    });
+    StartCertificateReplacement { id: id(number), nodes: nodes.collect(), ..Default::default() }
+}
+
+fn begin(start: StartCertificateReplacement) -> cluster_command::Command {
+    cluster_command::Command::StartCertificateReplacement(start)
+}
+
+fn report(number: u8, node_id: u64, report: Report) -> cluster_command::Command {
+    let (id, report) = (id(number), Some(report));
+    let report = ReportCertificateReplacement { id, node_id, report };
+    cluster_command::Command::ReportCertificateReplacement(report)
+}
+
+fn installed(number: u8, node: u64) -> cluster_command::Command {
+    report(number, node, Report::Installed(Done {}))
+}
+
+fn swapped(number: u8, node: u64) -> cluster_command::Command {
+    report(number, node, Report::Swapped(Done {}))
+}
+
+fn abort(number: u8) -> cluster_command::Command {
+    let abort = AbortCertificateReplacement { id: id(number) };
+    cluster_command::Command::AbortCertificateReplacement(abort)
+}
+
+fn activate(number: u8) -> cluster_command::Command {
+    let activate = ActivateCertificateReplacement { id: id(number) };
+    cluster_command::Command::ActivateCertificateReplacement(activate)
+}
+
+fn phase(replica: &Replica) -> Phase {
+    replica.registry().replacement().unwrap().phase()
+}
+
+/// By which certificates a node is known, the one in force first.
+fn known(replica: &Replica, node: u64) -> Vec<Thumbprint> {
+    let registry = replica.registry();
+    let record = registry.node(NodeId(node)).unwrap();
+    let all = std::iter::once(&record.thumbprint).chain(&record.other_thumbprints);
+    all.map(|bytes| Thumbprint::from_bytes(bytes).unwrap()).collect()
+}
+
+#[test]
+fn a_replacement_goes_through_its_phases_as_a_set_of_nodes() {
+    let mut replica = Replica::populated();
+    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new3"])));
+    assert_eq!(phase(&replica), Phase::Installing);
+    assert_eq!(known(&replica, 2), [thumb("n2"), thumb("new1")]);
+    assert!(replica.registry().certificate(&thumb("new1")).is_some());
+    // A node that confirms twice is one node, and another one's report counts for nobody.
+    replica.ok(Cert("n1"), installed(1, 1));
+    replica.ok(Cert("n1"), installed(1, 1));
+    replica.ok(Cert("n1"), installed(1, 1));
+    replica.no(Cert("n1"), installed(1, 2), "NOT_A_MEMBER", "node_id");
+    replica.no(Cert("root"), installed(1, 2), "NOT_A_MEMBER", "");
+    replica.ok(Cert("n2"), installed(9, 2)); // Late, for another one.
+    assert_eq!(phase(&replica), Phase::Installing);
+    replica.ok(Cert("n2"), report(1, 2, Report::Error("disk full".into())));
+    assert_eq!(replica.registry().replacement().unwrap().nodes[1].error, "disk full");
+    replica.ok(Cert("n2"), installed(1, 2));
+    replica.ok(Cert("n3"), installed(1, 3));
+    assert_eq!(phase(&replica), Phase::Swapping);
+    replica.no(Cert("root"), abort(1), "REPLACEMENT_SWAPPING", "");
+    // A node may already write by its new certificate; both are its own until the last one swapped.
+    replica.ok(Cert("new1"), swapped(1, 1));
+    replica.ok(Cert("new3"), swapped(1, 3));
+    assert_eq!(known(&replica, 1), [thumb("new1"), thumb("n1")]);
+    replica.ok(Cert("n2"), swapped(1, 2));
+    assert_eq!(phase(&replica), Phase::Finished);
+    for (node, name) in [(1, "new1"), (2, "new1"), (3, "new3")] {
+        assert_eq!(known(&replica, node), [thumb(name)]);
+        assert!(replica.registry().is_certificate_of(NodeId(node), &thumb(name)));
+    }
+    for old in ["n1", "n2", "n3"] {
+        assert!(replica.registry().certificate(&thumb(old)).is_none(), "{old} is revoked");
+    }
+    let last = replica.registry().replacement().unwrap().clone();
+    assert!(last.nodes.iter().all(|node| node.sealed_key.is_empty()), "no key is left behind");
+    replica.check_records();
+}
+
+#[test]
+fn removed_nodes_are_not_waited_for_and_a_shared_certificate_stays_the_others() {
+    let mut replica = Replica::populated();
+    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new1"])));
+    for (node, name) in [(1, "n1"), (2, "n2")] {
+        replica.ok(Cert(name), installed(1, node));
+    }
+    assert_eq!(phase(&replica), Phase::Installing);
+    replica.ok(Cert("root"), remove(3));
+    assert_eq!(phase(&replica), Phase::Swapping);
+    assert!(replica.registry().certificate(&thumb("n3")).is_none());
+    assert!(replica.registry().certificate(&thumb("new1")).is_some());
+    replica.ok(Cert("n1"), swapped(1, 1));
+    replica.ok(Cert("n2"), swapped(1, 2));
+    assert_eq!(phase(&replica), Phase::Finished);
+    assert_eq!(known(&replica, 2), [thumb("new1")]);
+    replica.check_records();
+}
+
+#[test]
+fn starts_that_do_not_fit_are_refused_and_nodes_swap_when_it_is_time() {
+    let mut replica = Replica::populated();
+    let good = || start(1, ["new1", "new1", "new3"]);
+    let mut two = good();
+    two.nodes.pop();
+    replica.no(Cert("root"), begin(two), "CONCURRENCY", "");
+    replica.no(
+        Cert("root"),
+        begin(start(1, ["new1", "alice", "new3"])),
+        "ALREADY_EXISTS",
+        "certificate",
+    );
+    replica.no(Cert("op"), begin(good()), "CLEARANCE_TOO_LOW", "");
+    // Nobody makes nodes swap before its time: the conditions are looked at again.
+    replica.ok(Cert("root"), begin(good()));
+    replica.ok(Cert("n1"), activate(1));
+    assert_eq!(phase(&replica), Phase::Installing);
+    let immediately = StartCertificateReplacement {
+        immediately: true,
+        supersede: true,
+        ..start(2, ["new1", "new1", "new3"])
+    };
+    replica.ok(Cert("root"), begin(immediately));
+    assert_eq!(phase(&replica), Phase::Swapping);
+}
+
+#[test]
+fn an_abort_leaves_what_was_there_and_a_superseding_one_takes_over() {
+    let mut replica = Replica::populated();
+    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new3"])));
+    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new3"]))); // The same, asked again.
+    replica.no(Cert("root"), begin(start(2, ["new3", "new3", "new3"])), "REPLACEMENT_RUNNING", "");
+    replica.ok(Cert("root"), abort(1));
+    assert_eq!(phase(&replica), Phase::Aborted);
+    replica.no(Cert("root"), abort(1), "NOT_FOUND", "");
+    for (node, name) in [(1, "n1"), (2, "n2"), (3, "n3")] {
+        assert_eq!(known(&replica, node), [thumb(name)]);
+    }
+    assert!(replica.registry().certificate(&thumb("new1")).is_none());
+
+    replica.ok(Cert("root"), begin(start(3, ["new1", "new1", "new1"])));
+    let second = StartCertificateReplacement {
+        supersede: true,
+        immediately: true,
+        ..start(4, ["new3", "new3", "new3"])
+    };
+    replica.ok(Cert("root"), begin(second));
+    assert_eq!(phase(&replica), Phase::Swapping);
+    replica.ok(Cert("n1"), swapped(3, 1)); // Late, for the one before.
+    assert_eq!(known(&replica, 1)[0], thumb("n1"));
+    for (node, name) in [(1, "n1"), (2, "n2"), (3, "n3")] {
+        replica.ok(Cert(name), swapped(4, node));
+    }
+    assert_eq!(phase(&replica), Phase::Finished);
+    assert!(replica.registry().certificate(&thumb("new1")).is_none(), "the superseded one is gone");
+    assert_eq!(known(&replica, 3), [thumb("new3")]);
+    replica.check_records();
+}
+
+#[test]
+fn a_node_renews_and_retires_its_own_certificates_and_nobody_elses() {
+    let mut replica = Replica::populated();
+    let renew = |node_id, name: &str| {
+        let certificate = der(name);
+        let renew = RenewNodeCertificate { node_id, certificate };
+        cluster_command::Command::RenewNodeCertificate(renew)
+    };
+    let retire = |node_id, keep: &str| {
+        let keep = thumb(keep).as_bytes().to_vec();
+        cluster_command::Command::RetireNodeCertificates(RetireNodeCertificates { node_id, keep })
+    };
+    replica.no(Cert("n1"), renew(2, "new1"), "NOT_A_MEMBER", "node_id");
+    replica.no(Cert("n1"), renew(1, "alice"), "ALREADY_EXISTS", "certificate");
+    replica.no(Cert("n1"), retire(1, "new1"), "NOT_FOUND", "keep");
+    replica.ok(Cert("n1"), renew(1, "new1"));
+    assert_eq!(known(&replica, 1), [thumb("n1"), thumb("new1")]);
+    replica.ok(Cert("new1"), retire(1, "new1"));
+    assert_eq!(known(&replica, 1), [thumb("new1")]);
+    assert!(replica.registry().certificate(&thumb("n1")).is_none());
+    replica.no(Cert("n1"), retire(1, "n1"), "CERTIFICATE_UNKNOWN", "");
+    replica.check_records();
+}
