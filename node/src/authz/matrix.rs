@@ -357,6 +357,8 @@ const B2: &[Row] = &[
 #[rustfmt::skip]
 const BESIDES: &[Row] = &[
     ("join as a node, with a token", "Y Y Y Y Y Y Y T", &["join-cluster"]),
+    ("security policy", "Y Y - - - - - -", &["set-security-policy", "view-security-policy"]),
+    ("explain a decision: below Operator one's own", "Y Y Y Y* Y* Y* Y* -", &["explain-access"]),
 ];
 
 #[test]

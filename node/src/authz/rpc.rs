@@ -26,6 +26,8 @@ pub const RPCS: &[(&str, RpcRule)] = {
         ("rookery.admin.v1.AdminService/GetNodeState", AdminSocket),
         ("rookery.admin.v1.AdminService/Bootstrap", AdminSocket),
         ("rookery.admin.v1.AdminService/JoinCluster", AdminSocket),
+        ("rookery.admin.v1.AdminService/TrustCertificate", AdminSocket),
+        ("rookery.admin.v1.AdminService/RevokeCertificate", AdminSocket),
         ("rookery.cluster.v1.ClusterService/GetTopology", Server(S::ViewTopology)),
         ("rookery.cluster.v1.ClusterService/GetStatus", Server(S::ViewClusterStatus)),
         ("rookery.cluster.v1.ClusterService/CreateJoinToken", Server(S::CreateJoinToken)),
@@ -59,6 +61,13 @@ pub const RPCS: &[(&str, RpcRule)] = {
         ("rookery.security.v1.SecurityService/EditCertificate", Server(S::EditCertificate)),
         ("rookery.security.v1.SecurityService/DeleteCertificate", Server(S::DeleteCertificate)),
         ("rookery.security.v1.SecurityService/WhoAmI", Server(S::WhoAmI)),
+        ("rookery.security.v1.TrustService/Explain", Server(S::ExplainAccess)),
+        ("rookery.security.v1.TrustService/WhoMay", Server(S::ListCertificates)),
+        ("rookery.security.v1.TrustService/ListUnused", Server(S::ListCertificates)),
+        ("rookery.security.v1.TrustService/ListWellKnownAdmins", Server(S::ListCertificates)),
+        ("rookery.security.v1.TrustService/GetSecurityPolicy", Server(S::ViewSecurityPolicy)),
+        ("rookery.security.v1.TrustService/SetSecurityPolicy", Server(S::SetSecurityPolicy)),
+        ("rookery.security.v1.TrustService/ListNotifications", Server(S::WatchNotifications)),
     ]
 };
 

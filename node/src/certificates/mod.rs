@@ -19,6 +19,7 @@
 mod der;
 mod display;
 mod issue;
+mod lineage;
 mod package;
 mod parse;
 mod registrable;
@@ -27,6 +28,7 @@ mod upload;
 
 pub use display::escape;
 pub use issue::{IssueRequest, Issued, issue_ca, issue_client, issue_node};
+pub use lineage::{KeyDigest, key_digest, same_issuer};
 pub use package::{PackageContents, file_stem, package, password};
 pub use parse::{Parsed, parse};
 pub use registrable::{Usage, check_registrable};

@@ -10,7 +10,7 @@ use crate::{
         Access, Clearance, Registration,
         certificates_rules::{self, Action, Target},
     },
-    certificates::Parsed,
+    certificates::{self, Parsed},
     cluster::{Applying, Outcome, Registry, check, denial, done, records},
     names::Thumbprint,
     results::{refusal, refusal_at, with},
@@ -30,6 +30,7 @@ impl Applying<'_, '_> {
             ..Target::default()
         };
         decide(actor, action, &target)?;
+        self.not_well_known(&parsed.thumbprint)?;
         self.not_registered(&parsed.thumbprint, "der")?;
         let grants = self.resolve(&put.grants)?;
         let record = CertificateRecord { grants, ..self.new_record(put, &parsed) };
@@ -65,6 +66,8 @@ impl Applying<'_, '_> {
             revision: self.entry.index,
             generated: put.generated,
             node_id: 0,
+            key_digest: certificates::key_digest(&parsed.der)
+                .map_or_else(|_| Vec::new(), |key| key.as_bytes().to_vec()),
         }
     }
 
@@ -123,15 +126,17 @@ impl Applying<'_, '_> {
     }
 
     /// A registered certificate as the rules want to know it.
-    fn target(
+    pub(super) fn target(
         &self,
         actor: &Registration,
         thumbprint: &[u8],
     ) -> Result<(Thumbprint, Target), Refusal> {
         let thumbprint = check::thumbprint(thumbprint)?;
-        let registered = self.registry.certificate(&thumbprint).ok_or_else(|| {
-            refusal_at("NOT_FOUND", "thumbprint", "no certificate of this thumbprint is registered")
-        })?;
+        let Some(registered) = self.registry.certificate(&thumbprint) else {
+            self.not_well_known(&thumbprint)?;
+            let message = "no certificate of this thumbprint is registered";
+            return Err(refusal_at("NOT_FOUND", "thumbprint", message));
+        };
         let target = Target {
             clearance: Some(registered.clearance),
             requested: None,
@@ -144,7 +149,7 @@ impl Applying<'_, '_> {
     }
 }
 
-fn decide(actor: &Registration, action: Action, target: &Target) -> Result<(), Refusal> {
+pub(super) fn decide(actor: &Registration, action: Action, target: &Target) -> Result<(), Refusal> {
     certificates_rules::decide(actor.clearance, action, target).map_err(|denied| denial(&denied))
 }
 

@@ -10,6 +10,7 @@ use rookery_proto::log::v1::{
 use crate::{
     authz::{Access, Clearance},
     certificates::{self, Parsed},
+    cluster::trust,
     limits,
     names::{CertificateName, DatabaseName, Incarnation, NodeName, Thumbprint},
     results::refusal_at,
@@ -35,6 +36,12 @@ pub fn check(command: &ClusterCommand) -> Result<(), Refusal> {
         Some(C::RevokeJoinToken(revoke)) => token_id("id", &revoke.id),
         Some(C::JoinNode(join)) => check_join(join),
         Some(C::RemoveNode(_)) => Ok(()),
+        Some(C::SetSecurityPolicy(set)) => trust::check::set_policy(set),
+        Some(C::DeclareWellKnownAdmins(declare)) => trust::check::declare(declare),
+        Some(C::RenewCertificate(renew)) => trust::check::renew(renew),
+        Some(C::RecordUse(record)) => trust::check::record_use(record),
+        Some(C::Owner(owner)) => trust::check::owner(owner),
+        Some(C::NoteExpiry(note)) => trust::check::note_expiry(note),
         None => Err(invalid("command", "there is no command")),
     }
 }

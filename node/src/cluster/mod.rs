@@ -27,6 +27,7 @@ mod databases;
 mod nodes;
 mod records;
 mod registry;
+mod trust;
 
 use std::sync::Arc;
 
@@ -41,12 +42,16 @@ use rookery_proto::log::v1::{
 pub use self::{
     check::check,
     registry::{Certificate, Registry, lost_rights},
+    trust::{
+        LastUse, Renewal, SecurityPolicy, THRESHOLDS, WellKnownAdmin, expiry_threshold,
+        renewal::{Renewable, renewable},
+    },
 };
 pub use crate::results::Error;
 
 use crate::{
     authz::{self, Denied, Registration, ServerOperation},
-    names::{DatabaseName, Thumbprint},
+    names::{DatabaseName, NodeId, Thumbprint},
     results::{self, Author, Entry, Stop, refusal, with},
     storage::{Overlay, Read, Space},
 };
@@ -100,8 +105,8 @@ impl Cluster {
     pub fn publish(&self) -> Arc<Registry> {
         let working = self.working.lock();
         let published = self.published.load_full();
-        if published.revision == working.revision {
-            return published; // Whatever changes the registry changes its revision.
+        if published.revision == working.revision && published.same_uses(&working) {
+            return published; // Whatever else changes the registry changes its revision.
         }
         let next = Arc::new(working.clone());
         self.published.store(Arc::clone(&next));
@@ -130,7 +135,8 @@ impl Cluster {
         let mut registry = working.clone();
         let revision = registry.revision;
         let applied = results::once(index, command, state, revision, |entry, state| {
-            let mut applying = Applying { entry, registry: &mut registry, state, changed: false };
+            let registry = &mut registry;
+            let mut applying = Applying { entry, registry, state, changed: false, renews: false };
             let outcome = applying.run(cluster)?;
             applying.finish()?;
             let outcome = applied::Outcome::Cluster(ClusterOutcome { outcome: Some(outcome) });
@@ -164,6 +170,7 @@ fn load(read: &dyn Read, space: Space) -> Result<Registry, Error> {
     records::all::<CertificateRecord>(read, space, |record| registry.set_certificate(record))?;
     records::all::<DatabaseRecord>(read, space, |record| registry.set_database(record))?;
     records::all::<NodeRecord>(read, space, |record| registry.set_node(record))?;
+    trust::load(&mut registry, read, space)?;
     Ok(registry)
 }
 
@@ -188,6 +195,15 @@ pub fn operation(command: &ClusterCommand) -> ServerOperation {
         Some(C::RevokeJoinToken(_)) => ServerOperation::RevokeJoinToken,
         Some(C::JoinNode(_)) => ServerOperation::JoinCluster,
         Some(C::RemoveNode(_)) => ServerOperation::RemoveNode,
+        Some(C::SetSecurityPolicy(_)) => ServerOperation::SetSecurityPolicy,
+        // Only members write these, in their own name.
+        Some(
+            C::DeclareWellKnownAdmins(_)
+            | C::RenewCertificate(_)
+            | C::RecordUse(_)
+            | C::Owner(_)
+            | C::NoteExpiry(_),
+        ) => ServerOperation::PeerCall,
         None => ServerOperation::SubmitRaftCommand,
     }
 }
@@ -212,6 +228,14 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
             | C::RevokeJoinToken(_)
             | C::JoinNode(_),
         ) => false,
+        // A declaration may be shorter than the last one; a renewal may make room.
+        Some(C::SetSecurityPolicy(_) | C::DeclareWellKnownAdmins(_) | C::RenewCertificate(_)) => {
+            true
+        }
+        Some(C::Owner(owner)) => {
+            !matches!(owner.command, Some(rookery_proto::log::v1::owner_command::Command::Put(_)))
+        }
+        Some(C::RecordUse(_) | C::NoteExpiry(_)) => false,
         None => true,
     }
 }
@@ -222,6 +246,8 @@ struct Applying<'a, 'o> {
     registry: &'a mut Registry,
     state: &'a mut Overlay<'o>,
     changed: bool,
+    /// Set while certificates make room for a renewed one, whose key stays.
+    renews: bool,
 }
 
 type Outcome = Result<cluster_outcome::Outcome, Stop>;
@@ -277,6 +303,30 @@ impl Applying<'_, '_> {
                 self.administrator(command)?;
                 self.remove_node(remove)
             }
+            Some(C::SetSecurityPolicy(set)) => {
+                self.administrator(command)?;
+                self.set_policy(set)
+            }
+            Some(C::DeclareWellKnownAdmins(declare)) => {
+                let member = self.administrator(command)?;
+                self.declare(&member, declare)
+            }
+            Some(C::RenewCertificate(renew)) => {
+                self.administrator(command)?;
+                self.renew(renew)
+            }
+            Some(C::RecordUse(record)) => {
+                let member = self.administrator(command)?;
+                self.record_use(&member, record)
+            }
+            Some(C::Owner(owner)) => {
+                let member = self.administrator(command)?;
+                self.owner(&member, owner)
+            }
+            Some(C::NoteExpiry(note)) => {
+                self.administrator(command)?;
+                self.note_expiry(note)
+            }
             None => {
                 let index = self.entry.index;
                 Err(Error::UnknownCommand { index, what: "cluster command" }.into())
@@ -314,7 +364,7 @@ impl Applying<'_, '_> {
         authz::decide_server(caller, operation, self.entry.at, self.registry.revision)
             .map(drop) // The permit is for proposing; this is the proof that it still holds.
             .map_err(|denied| denial(&denied))?;
-        let registered = self.registry.certificate(&thumbprint).map(Arc::clone);
+        let registered = self.registry.identity(&thumbprint).map(Arc::clone);
         registered.ok_or_else(|| refusal("CERTIFICATE_UNKNOWN", "the author is not registered"))
     }
 
@@ -332,12 +382,17 @@ impl Applying<'_, '_> {
 
     fn store_certificate(&mut self, record: CertificateRecord) -> Result<(), Error> {
         self.changed = true;
+        let thumbprint = Thumbprint::from_bytes(&record.thumbprint)
+            .map_err(|e| Error::corrupt("certificate", e))?;
         records::put(self.state, &record)?;
-        self.registry.set_certificate(record)
+        self.registry.set_certificate(record)?;
+        self.bury_disabled(&thumbprint)
     }
 
     fn forget_certificate(&mut self, thumbprint: &Thumbprint) -> Result<(), Error> {
         self.changed = true;
+        self.bury_deleted(thumbprint)?;
+        self.forget_use(thumbprint)?;
         records::delete::<CertificateRecord>(self.state, thumbprint.as_bytes())?;
         self.registry.remove_certificate(thumbprint);
         Ok(())
@@ -358,6 +413,9 @@ impl Applying<'_, '_> {
 
     fn store_node(&mut self, record: NodeRecord) -> Result<(), Error> {
         self.changed = true;
+        if record.removed {
+            self.forget_declaration(NodeId(record.id))?;
+        }
         records::put(self.state, &record)?;
         self.registry.set_node(record)
     }

@@ -7,6 +7,10 @@
 //! | `12` database id (8 bytes big endian) | `DatabaseRecord` |
 //! | `13` node id (8 bytes big endian) | `NodeRecord`; kept after removal, so that no id or incarnation comes back |
 //! | `14` token id | `JoinTokenRecord` |
+//! | `16` thumbprint (32 bytes) | `UseRecord`; outside the registry's revision |
+//! | `17` key digest (32 bytes) | `TombstoneRecord`; never deleted |
+//! | `18` `00` | `TrustRecord` with the security policy |
+//! | `18` `01` node id (8 bytes big endian) | `TrustRecord` with what the node declares |
 //!
 //! Components have a fixed length or are the last. `00` to `0f` belong to the layer above (applied position,
 //! membership); `70` and `71` to [`crate::results`].
@@ -16,6 +20,7 @@ use std::ops::{Bound, ControlFlow};
 use prost::Message;
 use rookery_proto::log::v1::{
     CertificateRecord, ClusterSettings, DatabaseRecord, JoinTokenRecord, NodeRecord,
+    TombstoneRecord, TrustRecord, UseRecord, trust_record,
 };
 
 use crate::{
@@ -49,6 +54,18 @@ records! {
     DatabaseRecord 0x12 "database" this => this.id.to_be_bytes().to_vec();
     NodeRecord 0x13 "node" this => this.id.to_be_bytes().to_vec();
     JoinTokenRecord 0x14 "join token" this => this.id.as_bytes().to_vec();
+    UseRecord 0x16 "use" this => this.thumbprint.clone();
+    TombstoneRecord 0x17 "tombstone" this => this.key_digest.clone();
+    TrustRecord 0x18 "trust" this => match &this.record {
+        Some(trust_record::Record::Policy(_)) => vec![0],
+        Some(trust_record::Record::WellKnownAdmins(declared)) => declaration_id(declared.node_id),
+        None => Vec::new(), // Stands under no key, so it is found out.
+    };
+}
+
+/// What stands behind the prefix in the key of what a node declares.
+pub(super) fn declaration_id(node_id: u64) -> Vec<u8> {
+    [&[1], node_id.to_be_bytes().as_slice()].concat()
 }
 
 fn key<R: Record>(id: &[u8]) -> Vec<u8> {

@@ -3,13 +3,15 @@
 //! Every map is persistent: the next revision shares all that did not change with the one before, so a change costs the
 //! path to one record, and readers keep what they hold.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use rookery_proto::log::v1::{CertificateRecord, DatabaseRecord, NodeRecord};
 
 use crate::{
     authz::{self, Access, Caller, Clearance, Registration},
+    certificates::{self, KeyDigest},
+    cluster::trust::{self, Trust},
     names::{DatabaseId, DatabaseName, NodeId, Thumbprint, Timestamp},
     results::Error,
 };
@@ -25,6 +27,8 @@ pub struct Certificate {
     pub created_by: Option<Thumbprint>,
     /// Whether this cluster made the key pair.
     pub generated: bool,
+    /// The digest of its key.
+    pub key: KeyDigest,
 }
 
 /// Everything that decisions and routing need to know, as of one log position.
@@ -42,6 +46,7 @@ pub struct Registry {
     database_by_key: OrdMap<String, DatabaseId>,
     nodes: OrdMap<NodeId, Arc<NodeRecord>>,
     member_by_thumbprint: OrdMap<Thumbprint, NodeId>,
+    pub(super) trust: Trust,
 }
 
 impl Registry {
@@ -63,9 +68,15 @@ impl Registry {
         match thumbprint {
             None => Caller::Anonymous,
             Some(thumbprint) => self
-                .certificate(&thumbprint)
+                .identity(&thumbprint)
                 .map_or(Caller::Unknown(thumbprint), |found| Caller::Registered(found)),
         }
+    }
+
+    /// What decisions about a thumbprint are made from: its registration, or else what makes it a well-known admin.
+    #[must_use]
+    pub fn identity(&self, thumbprint: &Thumbprint) -> Option<&Arc<Registration>> {
+        self.certificate(thumbprint).or_else(|| self.trust.well_known.get(thumbprint))
     }
 
     /// The registration of a certificate.
@@ -179,12 +190,15 @@ impl Registry {
         } else {
             self.cluster_admins.remove(&thumbprint);
         }
+        self.trust.has_key(certificate.key, thumbprint);
         self.certificates.insert(thumbprint, Arc::new(certificate));
         Ok(())
     }
 
     pub(super) fn remove_certificate(&mut self, thumbprint: &Thumbprint) {
-        self.certificates.remove(thumbprint);
+        if let Some(removed) = self.certificates.remove(thumbprint) {
+            self.trust.lost_key(removed.key, thumbprint);
+        }
         self.cluster_admins.remove(thumbprint);
     }
 
@@ -209,6 +223,7 @@ impl Registry {
         if record.removed {
             // A later member may have the certificate of a removed one; it has a greater id and is set after it.
             self.member_by_thumbprint.remove(&thumbprint);
+            self.trust.declare(id, &[]);
         } else {
             self.member_by_thumbprint.insert(thumbprint, id);
         }
@@ -227,6 +242,11 @@ impl TryFrom<CertificateRecord> for Certificate {
         let created_by = match record.created_by.as_slice() {
             [] => None,
             bytes => Some(Thumbprint::from_bytes(bytes).map_err(|e| corrupt(e.to_string()))?),
+        };
+        let key = match KeyDigest::from_bytes(&record.key_digest) {
+            Some(key) => key,
+            // Registered before the digest was kept.
+            None => certificates::key_digest(&record.der).map_err(|e| corrupt(e.to_string()))?,
         };
         let grants = record.grants.iter().map(|grant| {
             let access = Access::try_from(grant.access).map_err(|e| corrupt(e.to_string()))?;
@@ -249,6 +269,7 @@ impl TryFrom<CertificateRecord> for Certificate {
             created: Timestamp(record.created_unix_ms),
             created_by,
             generated: record.generated,
+            key,
         })
     }
 }
@@ -265,7 +286,8 @@ pub fn lost_rights(before: &Registry, after: &Registry) -> Vec<Thumbprint> {
             is_narrower(&old.registration, &new.registration).then_some(*thumbprint)
         }
     });
-    lost.collect()
+    let lost: BTreeSet<Thumbprint> = lost.chain(trust::lost_rights(before, after)).collect();
+    lost.into_iter().collect()
 }
 
 /// Whether a registration lost anything on its way from `old` to `new`.

@@ -112,6 +112,8 @@ impl Consensus {
         self.spawn(|this| async move { this.duties().await });
         self.spawn(|this| async move { this.keep_fresh().await });
         self.spawn(|this| async move { this.learn_members().await });
+        self.spawn(|this| async move { this.declare_well_known().await });
+        self.spawn(|this| async move { this.tell_expiry().await });
         Ok(())
     }
 

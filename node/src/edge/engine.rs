@@ -52,6 +52,13 @@ pub trait Engine: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<Applied, Error>;
 
+    /// Puts a command in the cluster group's log in the name of this node, which must be a member.
+    async fn propose_as_member(
+        &self,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error>;
+
     /// Puts writes in the log of the permit's database.
     async fn propose_database(
         &self,

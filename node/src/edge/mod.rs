@@ -17,7 +17,7 @@
 //! | [`listener`], client | services, health, reflection, a page for people | decided per request |
 //! | [`listener`], peer | what members say to each other | members |
 //! | [`ops`], loopback | `/livez` `/readyz` `/metrics` | the machine |
-//! | [`admin_socket`] | node state, bootstrap, join | the owner of the node's files |
+//! | [`admin_socket`] | node state, bootstrap, join, certificates in an emergency | the owner of the node's files |
 //!
 //! **Invariant:** a certificate is the only identity, and it comes from the handshake. No header is read for one.
 //!
@@ -32,6 +32,7 @@ mod call;
 pub mod connections;
 pub mod convert;
 pub mod engine;
+mod expiry;
 mod health;
 pub mod join_token;
 mod landing;
@@ -41,10 +42,12 @@ pub mod ops;
 mod package;
 pub mod peer_identity;
 pub mod raft_engine;
+pub mod recognition;
 mod reflection;
 pub mod rpcs;
 pub mod server;
 mod services;
+mod uses;
 
 #[cfg(test)]
 mod tests;
@@ -56,7 +59,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::{
     clock::Clock,
-    edge::{engine::Engine, metrics::Metrics},
+    edge::{engine::Engine, metrics::Metrics, recognition::Recognition},
     tls::CurrentIdentity,
 };
 
@@ -81,6 +84,8 @@ pub struct Edge {
     pub clock: Arc<dyn Clock>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
+    /// Who is known by more than a registration, and who called lately.
+    pub recognition: Recognition,
 }
 
 /// What the client listener serves.

@@ -35,7 +35,8 @@ use crate::{
         metrics::Metrics,
         ops,
         raft_engine::RaftEngine,
-        services,
+        recognition::Recognition,
+        services, uses,
     },
     storage::{Rocks, Sentinel},
     tls::{self, CurrentIdentity, TlsIdentity},
@@ -194,6 +195,7 @@ impl Running {
             node,
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
+            recognition: Recognition::default(),
         });
         running.serve(&config, sockets, admin, &edge, formation)?;
         tracing::info!(
@@ -239,8 +241,11 @@ impl Running {
         self.peer_tasks.push(tokio::spawn(revoking));
         self.peer_tasks.push(tokio::spawn(listener::serve(peer, self.peers.clone())));
         self.client_tasks.push(tokio::spawn(listener::serve(client, self.clients.clone())));
-        let pages = ops::router(edge.engine.clone(), edge.metrics.clone());
+        let pages = ops::router(edge.clone());
         self.client_tasks.push(tokio::spawn(ops::serve(sockets.ops, pages, self.clients.clone())));
+        let every = Duration::from_millis(config.authorization.last_used_interval_ms);
+        let recording = uses::record_regularly(edge.clone(), every, self.clients.clone());
+        self.client_tasks.push(tokio::spawn(recording));
         let (router, stop) = (admin_router(edge), self.clients.clone());
         self.client_tasks.push(tokio::spawn(async move {
             admin_socket::serve(admin, &admin_path, router, stop).await;

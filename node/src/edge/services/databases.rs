@@ -220,6 +220,7 @@ fn database_of(outcome: log::cluster_outcome::Outcome) -> Result<log::DatabaseRe
         log::cluster_outcome::Outcome::FormedCluster(_)
         | log::cluster_outcome::Outcome::Certificate(_)
         | log::cluster_outcome::Outcome::Node(_)
+        | log::cluster_outcome::Outcome::SecurityPolicy(_)
         | log::cluster_outcome::Outcome::Done(_) => Err(unexpected_outcome()),
     }
 }

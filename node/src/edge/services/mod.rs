@@ -11,6 +11,7 @@ mod cluster;
 mod databases;
 mod documents;
 mod security;
+mod trust;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -21,7 +22,9 @@ use rookery_proto::{
     database::v1::database_service_server::DatabaseServiceServer,
     document::v1::document_service_server::DocumentServiceServer,
     log::v1::{Applied, ClusterCommand, ClusterOutcome, applied, cluster_command, cluster_outcome},
-    security::v1::security_service_server::SecurityServiceServer,
+    security::v1::{
+        security_service_server::SecurityServiceServer, trust_service_server::TrustServiceServer,
+    },
 };
 use tonic::{Status, codec::CompressionEncoding, server::NamedService};
 use tower::Service;
@@ -54,6 +57,7 @@ pub fn of_clients(edge: &Arc<Edge>) -> Router {
     let router = with(router, bounded!(DocumentServiceServer, documents::Documents(edge.clone())));
     let router = with(router, bounded!(DatabaseServiceServer, databases::Databases(edge.clone())));
     let router = with(router, bounded!(SecurityServiceServer, security::Security(edge.clone())));
+    let router = with(router, bounded!(TrustServiceServer, trust::Trust(edge.clone())));
     with(router, bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))
 }
 

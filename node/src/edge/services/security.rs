@@ -20,23 +20,22 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     authz::{
-        self, Access, Clearance, Registration, ServerOperation,
+        self, Access, Caller, Clearance, Registration, ServerOperation,
         certificates_rules::{self, Action, Target},
     },
     certificates::{self, Usage},
     cluster::{self, Registry},
     database::page_token::Binding,
     edge::{
-        Edge, convert, package,
+        Edge, convert,
+        expiry::{days_left, state},
+        package,
         peer_identity::CallContext,
         services::{page_size, page_start, propose, request_id, unexpected_outcome},
     },
     limits,
     names::{CertificateName, DatabaseId, DatabaseName, Thumbprint, Timestamp},
 };
-
-/// From here on a certificate is shown as expiring.
-const EXPIRING_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// The security service.
 pub struct Security(pub Arc<Edge>);
@@ -193,7 +192,8 @@ impl SecurityService for Security {
         let id = request_id(&asked.request_id)?;
         let thumbprint = thumbprint(&asked.thumbprint)?;
         // A certificate that is gone may be the work of an earlier try of this request id: the log knows.
-        if context.registry.certificate(&thumbprint).is_some() {
+        let known = context.registry.certificate(&thumbprint).is_some();
+        if known || context.registry.is_well_known(&thumbprint) {
             allowed(&context, Action::Delete, &self.target(&thumbprint, &context)?)?;
         }
         let delete = log::DeleteCertificate { thumbprint: thumbprint.as_bytes().to_vec() };
@@ -206,23 +206,7 @@ impl SecurityService for Security {
         request: Request<WhoAmIRequest>,
     ) -> Result<Response<WhoAmIResponse>, Status> {
         let context = self.0.identify(&request).await?;
-        let mut answer = WhoAmIResponse {
-            thumbprint: context.thumbprint().map_or_else(String::new, |it| it.to_string()),
-            node: self.0.node.name.clone(),
-            ..WhoAmIResponse::default()
-        };
-        // Of the cluster only those hear who belong to it.
-        if let Some(registration) = context.registration() {
-            answer.registered = true;
-            answer.name.clone_from(&registration.name);
-            answer.clearance = registration.clearance.into();
-            answer.grants = shown_grants(registration.grants.iter(), &context.registry);
-            answer.not_after_unix_ms = registration.not_after.0;
-            answer.state = state(registration, context.at).to_owned();
-            answer.cluster_id.clone_from(&context.registry.cluster_id);
-            answer.registry_revision = context.registry.revision;
-        }
-        Ok(Response::new(answer))
+        Ok(Response::new(who_am_i(&context, &self.0.node.name)))
     }
 }
 
@@ -235,8 +219,12 @@ impl Security {
 
     /// A registered certificate as the rules want to know it.
     fn target(&self, thumbprint: &Thumbprint, context: &CallContext) -> Result<Target, Status> {
-        let found = context.registry.certificate(thumbprint);
-        let found = found.ok_or_else(|| convert::not_found("certificate", thumbprint))?;
+        let Some(found) = context.registry.certificate(thumbprint) else {
+            if context.registry.is_well_known(thumbprint) {
+                return Err(well_known());
+            }
+            return Err(convert::not_found("certificate", thumbprint));
+        };
         Ok(Target {
             clearance: Some(found.clearance),
             requested: None,
@@ -259,6 +247,57 @@ impl Security {
         let registry = self.0.engine.registry();
         shown_record(record, &registry, context.at)
     }
+}
+
+fn well_known() -> Status {
+    convert::Answer::new(
+        tonic::Code::FailedPrecondition,
+        "WELL_KNOWN",
+        "This thumbprint is a well-known admin: it stands in the configuration of nodes \
+         (authorization.well_known_admins) and not in the registry. Take it out there and restart them.",
+    )
+    .status()
+}
+
+/// What a caller of any kind is told about itself. Of the cluster only those hear who belong to it.
+fn who_am_i(context: &CallContext, node: &str) -> WhoAmIResponse {
+    let mut answer = WhoAmIResponse {
+        thumbprint: context.thumbprint().map_or_else(String::new, |it| it.to_string()),
+        node: node.to_owned(),
+        ..WhoAmIResponse::default()
+    };
+    let registration = match context.caller() {
+        Caller::Anonymous => {
+            answer.state = "no certificate".to_owned();
+            return answer;
+        }
+        Caller::Unknown(_) => {
+            answer.state = "unknown".to_owned();
+            if let Some(certificate) = &context.connection.certificate
+                && let Ok(parsed) = certificates::parse(&certificate.der)
+            {
+                dates(&mut answer, parsed.not_before, parsed.not_after, context.at);
+            }
+            return answer;
+        }
+        Caller::Registered(registration) => registration,
+    };
+    answer.well_known = context.well_known.is_some();
+    answer.registered = !answer.well_known;
+    answer.name.clone_from(&registration.name);
+    answer.clearance = registration.clearance.into();
+    answer.grants = shown_grants(registration.grants.iter(), &context.registry);
+    dates(&mut answer, registration.not_before, registration.not_after, context.at);
+    answer.state = state(registration, context.at).to_owned();
+    answer.cluster_id.clone_from(&context.registry.cluster_id);
+    answer.registry_revision = context.registry.revision;
+    answer
+}
+
+fn dates(answer: &mut WhoAmIResponse, from: Timestamp, to: Timestamp, at: Timestamp) {
+    answer.not_before_unix_ms = from.0;
+    answer.not_after_unix_ms = to.0;
+    answer.days_left = days_left(to, at);
 }
 
 /// The rules about certificates, decided at the edge.
@@ -295,16 +334,16 @@ fn certificate_name(text: &str) -> Result<CertificateName, Status> {
     CertificateName::parse(text).map_err(|why| convert::invalid("name", why))
 }
 
-fn thumbprint(text: &str) -> Result<Thumbprint, Status> {
+pub(super) fn thumbprint(text: &str) -> Result<Thumbprint, Status> {
     text.parse().map_err(|why| convert::invalid("thumbprint", why))
 }
 
-fn clearance(number: i32) -> Result<Clearance, Status> {
+pub(super) fn clearance(number: i32) -> Result<Clearance, Status> {
     Clearance::try_from(number).map_err(|why| convert::invalid("clearance", why))
 }
 
 /// Grants by name. Above User they would mean nothing, so that they are given is a mistake.
-fn grants(grants: &[Grant], clearance: Clearance) -> Result<Vec<log::GrantByName>, Status> {
+pub(super) fn grants(grants: &[Grant], clearance: Clearance) -> Result<Vec<log::GrantByName>, Status> {
     if clearance != Clearance::User && !grants.is_empty() {
         let why = format!("are for User certificates; {clearance} reaches every database without");
         return Err(convert::invalid("grants", why));
@@ -324,7 +363,7 @@ fn grants(grants: &[Grant], clearance: Clearance) -> Result<Vec<log::GrantByName
 }
 
 /// The revision in an etag; 0 for any.
-fn revision(etag: &str) -> Result<u64, Status> {
+pub(super) fn revision(etag: &str) -> Result<u64, Status> {
     match etag {
         "" => Ok(0),
         etag => match etag.parse() {
@@ -385,17 +424,7 @@ impl Filter {
     }
 }
 
-fn state(registration: &Registration, at: Timestamp) -> &'static str {
-    match authz::state(registration, at) {
-        authz::State::Disabled => "disabled",
-        authz::State::NotYetValid => "not yet valid",
-        authz::State::Expired => "expired",
-        authz::State::Valid if registration.not_after.0 - at.0 < EXPIRING_MS => "expiring",
-        authz::State::Valid => "valid",
-    }
-}
-
-fn shown_grants<'a>(
+pub(super) fn shown_grants<'a>(
     grants: impl Iterator<Item = (&'a DatabaseId, &'a Access)>,
     registry: &Registry,
 ) -> Vec<Grant> {
@@ -407,7 +436,7 @@ fn shown_grants<'a>(
 }
 
 /// A registered certificate with what can be read in it; fields of the DER stay empty where it cannot be parsed any more.
-fn shown(found: &cluster::Certificate, registry: &Registry, at: Timestamp) -> Certificate {
+pub(super) fn shown(found: &cluster::Certificate, registry: &Registry, at: Timestamp) -> Certificate {
     let registration = &found.registration;
     let mut certificate = Certificate {
         thumbprint: registration.thumbprint.to_string(),
@@ -423,6 +452,11 @@ fn shown(found: &cluster::Certificate, registry: &Registry, at: Timestamp) -> Ce
         der: registration.der.to_vec(),
         ..Certificate::default()
     };
+    if let Some(last) = registry.last_use(&registration.thumbprint) {
+        certificate.last_used_unix_ms = last.at.0;
+        certificate.last_used_node =
+            registry.node(last.node).map_or_else(String::new, |node| node.name.clone());
+    }
     if let Ok(parsed) = certificates::parse(&registration.der) {
         certificate.thumbprint_sha1 = parsed.thumbprint_sha1;
         certificate.subject = parsed.subject;

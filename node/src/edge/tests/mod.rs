@@ -33,6 +33,7 @@ use crate::{
         connections::{Bounds, Connections},
         listener::{self, Listener, Surface},
         metrics::Metrics,
+        recognition::Recognition,
     },
     tls::{self, CurrentIdentity, PinnedCertificate, TlsIdentity, testing::identity},
 };
@@ -74,6 +75,7 @@ impl Fixture {
             node: Node { name: "n1".into(), identity: current.clone(), ca_pem: None },
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
+            recognition: Recognition::default(),
         });
         let tcp = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = tcp.local_addr().unwrap();
