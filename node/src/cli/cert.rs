@@ -14,6 +14,7 @@ use super::{
     contexts::Place,
     duration, grant, grants,
     output::{Format, column, time, wide},
+    trust,
 };
 use crate::{certificates::file_stem, names::Thumbprint};
 
@@ -106,6 +107,8 @@ pub(super) enum Verb {
         /// SHA-256 thumbprint
         thumbprint: Thumbprint,
     },
+    #[command(flatten)]
+    Trust(trust::Verb),
 }
 
 const COLUMNS: &[Column] = &[
@@ -120,6 +123,8 @@ const COLUMNS: &[Column] = &[
     wide("key_algorithm"),
     wide("created"),
     wide("created_by"),
+    wide("last_used"),
+    wide("last_used_node"),
 ];
 
 impl Verb {
@@ -180,6 +185,7 @@ impl Verb {
                 show(session, answer.certificate)
             }
             Self::Delete { thumbprint } => delete(session, thumbprint).await,
+            Self::Trust(verb) => verb.run(session).await,
         }
     }
 }
@@ -286,6 +292,8 @@ pub(super) fn row(certificate: &proto::Certificate) -> Row {
         .with("key_algorithm", c.key_algorithm)
         .with("created", time(c.created_unix_ms))
         .with("created_by", c.created_by)
+        .with("last_used", time(c.last_used_unix_ms))
+        .with("last_used_node", c.last_used_node)
         .with("etag", c.etag)
 }
 

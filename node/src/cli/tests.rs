@@ -60,6 +60,26 @@ fn commands_parse_or_are_usage_errors() {
     check("rookery bench sales --count 5 --duration 1s", false);
     check("rookery dev --nodes 3 --keep", true);
     check("rookery completion bash", true);
+    let thumbprint = "ab".repeat(32);
+    check(&format!("rookery cert effective {thumbprint}"), true);
+    check("rookery cert effective --operation put-document --database sales", true);
+    check("rookery cert effective --who-may put-document --database sales", true);
+    check(&format!("rookery cert effective {thumbprint} --who-may put-document"), false);
+    check("rookery cert effective --who-may put-document --operation read-document", false);
+    check("rookery cert unused --for 90d", true);
+    check("rookery cert unused", false);
+    check("rookery cert list-well-known", true);
+    check("rookery cert notifications", true);
+    check("rookery cert policy show", true);
+    check("rookery cert policy set --renewal same-key-same-issuer --second-factor-for operator", true);
+    check("rookery cert policy set --renewal always", false);
+    check("rookery admin trust a.pem --name a --clearance cluster-admin", true);
+    check("rookery admin trust a.pem --name a", false);
+    check("rookery admin trust a.pem --name a --clearance cluster-node", false);
+    check("rookery admin generate a --clearance operator --out a.zip", true);
+    check("rookery admin generate a --clearance operator", false);
+    check(&format!("rookery admin delete {thumbprint} --force"), true);
+    check("rookery admin status", true);
 }
 
 #[test]

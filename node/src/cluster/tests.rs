@@ -1,6 +1,8 @@
 //! Tests of the state machine: who may do what at a position of the log, and that replicas agree.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod trust;
+
 use std::{collections::BTreeMap, ops::Deref, sync::LazyLock, time::Instant};
 
 use proptest::prelude::*;
@@ -841,6 +843,7 @@ fn a_change_of_one_of_100_000_certificates_shares_all_others() {
         name: name.into(),
         clearance: USER,
         grants: Vec::new(),
+        key_digest: Thumbprint::of(&n.to_be_bytes()).as_bytes().to_vec(),
         ..CertificateRecord::default()
     };
     for n in 0..100_000 {
@@ -943,6 +946,7 @@ fn the_bytes_of_commands_and_records_are_as_they_were() {
         revision: 7,
         generated: true,
         node_id: 8,
+        ..CertificateRecord::default()
     };
     let database = DatabaseRecord {
         id: 1,

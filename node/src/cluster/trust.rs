@@ -17,9 +17,6 @@ mod policy;
 pub(super) mod renewal;
 mod uses;
 
-#[cfg(test)]
-mod tests;
-
 use std::{collections::BTreeMap, sync::Arc};
 
 use imbl::{OrdMap, OrdSet};
