@@ -167,12 +167,13 @@ fn the_fields_of_json_are_only_ever_added_to() {
     };
     check(
         whoami_row(security::WhoAmIResponse::default()),
-        "registered name clearance databases state expires thumbprint node cluster_id registry_revision",
+        "registered name clearance databases state valid_from expires days_left well_known thumbprint node cluster_id \
+         registry_revision",
     );
     check(
         cert::row(&security::Certificate::default()),
         "name thumbprint short thumbprint_sha1 clearance databases state valid_from expires subject issuer serial \
-         key_algorithm created created_by etag",
+         key_algorithm created created_by last_used last_used_node etag",
     );
     check(db::row(Default::default()), "name state access nodes created");
     check(
@@ -192,7 +193,7 @@ fn the_fields_of_json_are_only_ever_added_to() {
             &cluster_proto::GroupStatus::default(),
         ),
         "node node_id reachable fresh group group_id role leader_id term last_log_index committed_index \
-         applied_index lag snapshot_index voters learners registry_revision resident_bytes version state_hash",
+         applied_index lag snapshot_index voters learners registry_revision resident_bytes certificate_expires version state_hash",
     );
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the commands around certificates: policy, well-known admins, renewal, uses, the owner of a node.
 
+use std::cell::RefCell;
+
 use rookery_proto::log::v1::{
     DeclareWellKnownAdmins, ExpiryNotice, NoteExpiry, OwnerCommand, OwnerDelete, RecordUse,
     RenewCertificate, SecurityPolicyRecord, SetSecurityPolicy, Use, owner_command,
@@ -72,6 +74,8 @@ fn note(notices: &[(&str, u32)]) -> Command {
 struct Lineage {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
     key: rcgen::KeyPair,
+    /// What was made: signatures differ from one making to the next.
+    made: RefCell<BTreeMap<(i32, i32), Vec<u8>>>,
 }
 
 impl Lineage {
@@ -79,7 +83,11 @@ impl Lineage {
         let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
         ca.distinguished_name.push(rcgen::DnType::CommonName, issuer);
         let issuer = rcgen::Issuer::new(ca, rcgen::KeyPair::generate().unwrap());
-        Self { issuer, key: rcgen::KeyPair::generate().unwrap() }
+        Self::of(issuer, rcgen::KeyPair::generate().unwrap())
+    }
+
+    fn of(issuer: rcgen::Issuer<'static, rcgen::KeyPair>, key: rcgen::KeyPair) -> Self {
+        Self { issuer, key, made: RefCell::default() }
     }
 
     fn until(&self, year: i32) -> Vec<u8> {
@@ -87,6 +95,10 @@ impl Lineage {
     }
 
     fn between(&self, from: i32, to: i32) -> Vec<u8> {
+        self.made.borrow_mut().entry((from, to)).or_insert_with(|| self.make(from, to)).clone()
+    }
+
+    fn make(&self, from: i32, to: i32) -> Vec<u8> {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(to, 1, 1);
@@ -136,7 +148,9 @@ fn a_removed_node_declares_nothing_any_more() {
     replica.ok(Cert("x"), create("a", &["n1"], 0));
     let before = replica.registry();
     replica.ok(Cert("root"), remove(3));
-    assert_eq!(lost_rights(&before, &replica.registry()), [thumb("n3"), thumb("x")].into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+    let mut lost = [thumb("n3"), thumb("x")];
+    lost.sort();
+    assert_eq!(lost_rights(&before, &replica.registry()), lost);
     replica.no(Cert("x"), create("b", &[], 0), "CERTIFICATE_UNKNOWN", "");
     assert!(replica.memory.records.keys().all(|key| key[0] != 0x18));
 }
@@ -244,11 +258,11 @@ fn renewal_takes_the_same_key_and_the_same_issuer_in_force_and_nothing_less() {
     replica.ok(Cert("root"), set(policy(SAME_KEY, false)));
     let line = Lineage::new("CA one");
     replica.ok(Cert("op"), put_der(&line.until(2040), USER, &[]));
-    let stranger = Lineage { issuer: Lineage::new("CA one").issuer, ..Lineage::new("CA one") };
-    let elsewhere = Lineage { issuer: Lineage::new("CA two").issuer, key: line.key };
+    let stranger = Lineage::new("CA one");
+    let elsewhere = Lineage::of(Lineage::new("CA two").issuer, line.key);
     replica.no(Cert("n1"), renew(&stranger.until(2050)), "RENEWAL_REFUSED", "");
     replica.no(Cert("n1"), renew(&elsewhere.until(2050)), "RENEWAL_REFUSED", "");
-    let line = Lineage { issuer: Lineage::new("CA one").issuer, key: elsewhere.key };
+    let line = Lineage::of(Lineage::new("CA one").issuer, elsewhere.key);
     // NOW lies in 2025.
     replica.no(Cert("n1"), renew(&line.until(2025)), "RENEWAL_REFUSED", "");
     replica.no(Cert("n1"), renew(&line.between(2030, 2050)), "RENEWAL_REFUSED", "");
@@ -441,3 +455,76 @@ fn the_guard_of_the_last_administrator_does_not_count_well_known_ones() {
     let caller = registry.caller(Some(thumb("x")));
     assert!(decide_server(caller, ServerOperation::RemoveNode, Timestamp(NOW), 1).is_ok());
 }
+
+/// Golden bytes: what these commands and records are on disk and on the wire.
+#[test]
+fn commands_and_records_keep_their_bytes() {
+    let hex = |command: Command| {
+        hex::encode(ClusterCommand { command: Some(command) }.encode_to_vec())
+    };
+    let short = vec![9];
+    let use_of = Use { thumbprint: short.clone(), at_unix_ms: 5 };
+    let second = SecurityPolicyRecord {
+        second_factor_required_for: vec![2, 3],
+        revision: 7,
+        ..policy(SAME_KEY, true)
+    };
+    let declared =
+        DeclareWellKnownAdmins { node_id: 1, thumbprints: vec![short.clone(), vec![8]] };
+    let delete = OwnerDelete { thumbprint: short.clone(), force: true };
+    let notice = ExpiryNotice { thumbprint: short.clone(), days: 14 };
+    let commands = [
+        hex(Command::SetSecurityPolicy(SetSecurityPolicy {
+            policy: Some(second.clone()),
+            expected_revision: 3,
+        })),
+        hex(Command::DeclareWellKnownAdmins(declared)),
+        hex(renew(&[1, 2])),
+        hex(Command::RecordUse(RecordUse { node_id: 2, uses: vec![use_of] })),
+        hex(owner(owner_command::Command::Delete(delete))),
+        hex(Command::NoteExpiry(NoteExpiry { notices: vec![notice] })),
+    ];
+    assert_eq!(commands, GOLDEN_COMMANDS);
+
+    let trust = |record| rookery_proto::log::v1::TrustRecord { record: Some(record) };
+    let used = rookery_proto::log::v1::UseRecord {
+        thumbprint: short.clone(),
+        at_unix_ms: 5,
+        node_id: 2,
+        told: 15,
+    };
+    let tombstone =
+        rookery_proto::log::v1::TombstoneRecord { key_digest: short.clone(), at_unix_ms: 6 };
+    let admins =
+        rookery_proto::log::v1::WellKnownAdmins { node_id: 258, thumbprints: vec![short] };
+    let mut memory = Memory::default();
+    memory.batch(0, |state| {
+        use rookery_proto::log::v1::trust_record::Record;
+        records::put(state, &used).unwrap();
+        records::put(state, &tombstone).unwrap();
+        records::put(state, &trust(Record::Policy(second))).unwrap();
+        records::put(state, &trust(Record::WellKnownAdmins(admins))).unwrap();
+    });
+    let stored: Vec<_> = memory
+        .records
+        .iter()
+        .map(|(key, value)| format!("{} = {}", hex::encode(key), hex::encode(value)))
+        .collect();
+    assert_eq!(stored, GOLDEN_RECORDS);
+}
+
+const GOLDEN_COMMANDS: [&str; 6] = [
+    "a2010e0a0a080210011a02020320071003",
+    "aa01080801120109120108",
+    "b201040a020102",
+    "ba0109080212050a01091005",
+    "c201150a0c61646d696e20736f636b65741a050a01091001",
+    "ca01070a050a0109100e",
+];
+
+const GOLDEN_RECORDS: [&str; 4] = [
+    "1609 = 0a010910051802200f",
+    "1709 = 0a01091006",
+    "1800 = 0a0a080210011a0202032007",
+    "18010000000000000102 = 1206088202120109",
+];

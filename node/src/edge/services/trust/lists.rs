@@ -20,6 +20,8 @@ use crate::{
 };
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
+/// A use is known by its minute, and may lie anywhere in it.
+const USE_RESOLUTION_MS: i64 = 60_000;
 
 /// Where a page of certificates begins, and how large it may be.
 struct Page {
@@ -62,7 +64,7 @@ pub fn unused(
         let last = registry.last_use(&found.registration.thumbprint);
         found.registration.clearance != Clearance::ClusterNode
             && found.created < since
-            && last.is_none_or(|last| last.at < since)
+            && last.is_none_or(|last| last.at.0.saturating_add(USE_RESOLUTION_MS) <= since.0)
     };
     let found = registry.certificates(page.after).filter(is_unused).map(|found| {
         let shown = security::shown(found, registry, context.at);
