@@ -157,7 +157,9 @@ fn rows() -> Vec<Row> {
     add(CLUSTER, "TransferLeader", "missing", ClusterAdmin);
     add(CLUSTER, "TriggerSnapshot", "", ClusterAdmin);
     // Served by other listeners only: the unix socket and the peer port.
-    for method in ["GetNodeState", "Bootstrap", "JoinCluster", "TrustCertificate", "RevokeCertificate"] {
+    for method in
+        ["GetNodeState", "Bootstrap", "JoinCluster", "TrustCertificate", "RevokeCertificate"]
+    {
         add("/rookery.admin.v1.AdminService/", method, "", Absent);
     }
     for method in ["Channel", "InstallSnapshot", "Probe"] {

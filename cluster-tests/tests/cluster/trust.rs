@@ -360,10 +360,8 @@ async fn a_well_known_admin_works_everywhere_while_a_node_declares_it() -> Resul
     let listed = listed.into_inner().admins;
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].nodes.as_slice(), listed[0].in_force), (&["n2".to_owned()][..], true));
-    let delete = DeleteCertificateRequest {
-        thumbprint: breakglass.thumbprint(),
-        request_id: request_id(),
-    };
+    let delete =
+        DeleteCertificateRequest { thumbprint: breakglass.thumbprint(), request_id: request_id() };
     let refused = admin.security().delete_certificate(delete).await.unwrap_err();
     assert_eq!(reason(&refused), "WELL_KNOWN");
     let upload = admin.register(&breakglass, Clearance::User, &[]).await.unwrap_err();
@@ -459,7 +457,8 @@ async fn a_renewed_certificate_registers_itself_where_the_policy_says_so() -> Re
     assert_eq!((shown.name.as_str(), shown.grants.len()), ("machine", 1));
     assert_eq!(shown.created_by, cluster.nodes[1].identity.thumbprint());
     // Another key, another issuer, and somebody who has only the certificate: unknown as before.
-    let elsewhere = Line { key: KeyPair::try_from(line.key.serialize_der())?, ..Line::new("CA two")? };
+    let elsewhere =
+        Line { key: KeyPair::try_from(line.key.serialize_der())?, ..Line::new("CA two")? };
     for stranger in [Line::new("CA one")?.issue(300)?, elsewhere.issue(300)?] {
         let caller = cluster.nodes[0].caller(Some(&stranger))?;
         assert_eq!(reason(&topology(&caller).await.unwrap_err()), "CERTIFICATE_UNKNOWN");

@@ -7,8 +7,8 @@
 use crate::{
     authz::{
         Access, Caller, Clearance, DatabaseOperation, DatabaseRule, Denied, DeniedReason,
-        Registration, ServerOperation, ServerRule, State, decide_database,
-        decide_missing_database, decide_server, denied::moment, state,
+        Registration, ServerOperation, ServerRule, State, decide_database, decide_missing_database,
+        decide_server, denied::moment, state,
     },
     names::{DatabaseId, Timestamp},
 };
@@ -188,9 +188,8 @@ fn server_remedies(caller: Caller<'_>, rule: ServerRule, at: Timestamp) -> Vec<R
             remedies.push(Remedy::ShowToken);
         }
         ServerRule::Member => {
-            if !who.is_some_and(|who| {
-                who.clearance == Clearance::ClusterNode && who.node.is_some()
-            }) {
+            if !who.is_some_and(|who| who.clearance == Clearance::ClusterNode && who.node.is_some())
+            {
                 remedies.push(Remedy::Join);
             }
         }
@@ -261,10 +260,8 @@ mod tests {
             for grant in grants {
                 for node in [false, true] {
                     for disabled in [false, true] {
-                        let base = || Registration {
-                            disabled,
-                            ..registration(clearance, grant, node)
-                        };
+                        let base =
+                            || Registration { disabled, ..registration(clearance, grant, node) };
                         let ahead = Timestamp(NOW.0 + SKEW_MS + 1);
                         all.push(base());
                         all.push(Registration { not_after: Timestamp(NOW.0 - 1), ..base() });
@@ -341,8 +338,7 @@ mod tests {
             };
             assert_eq!((told.reason, &told.have), (Some(denied.reason), &denied.have));
             let cured = cured(who, &told.remedies);
-            let again =
-                decide_database(Caller::Registered(&cured), operation, DATABASE, NOW, 0);
+            let again = decide_database(Caller::Registered(&cured), operation, DATABASE, NOW, 0);
             assert!(again.is_ok(), "{}: {who:?} {:?}", operation.name(), told.remedies);
         }
         DatabaseOperation::ALL.len()
@@ -363,7 +359,8 @@ mod tests {
 
     #[test]
     fn a_missing_database_is_explained_like_one_that_is_not_granted() {
-        let who = Registration { grants: BTreeMap::new(), ..registration(Clearance::User, None, false) };
+        let who =
+            Registration { grants: BTreeMap::new(), ..registration(Clearance::User, None, false) };
         for operation in DatabaseOperation::ALL.iter().copied() {
             let caller = Caller::Registered(&who);
             let missing = explain_database(caller, operation, None, NOW);
@@ -395,8 +392,7 @@ mod tests {
             ]
         );
         let user = registration(Clearance::User, None, false);
-        let told =
-            explain_server(Caller::Registered(&user), ServerOperation::CreateDatabase, NOW);
+        let told = explain_server(Caller::Registered(&user), ServerOperation::CreateDatabase, NOW);
         let words = told.remedies[0].words("alice", "");
         assert_eq!(words, "give alice an Operator clearance");
     }

@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn a_renewed_certificate_shares_key_and_issuer() {
-        let (key, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+        let (key, other) =
+            (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
         let old = issued("CA one", &key, 2040);
         let new = issued("CA one", &key, 2050);
         let elsewhere = issued("CA two", &key, 2050);

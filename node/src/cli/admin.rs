@@ -109,10 +109,8 @@ impl Verb {
             Self::Delete { thumbprint, force, socket } => {
                 let name = thumbprint.short();
                 session.confirm("This deletes the registration of the certificate", &name)?;
-                let request = proto::RevokeCertificateRequest {
-                    thumbprint: thumbprint.to_string(),
-                    force,
-                };
+                let request =
+                    proto::RevokeCertificateRequest { thumbprint: thumbprint.to_string(), force };
                 socket.connect(session)?.revoke_certificate(request).await?;
                 let row = Row::new().with("thumbprint", thumbprint.to_string());
                 session.out.one("thumbprint", &row.with("deleted", true))

@@ -45,13 +45,8 @@ const EXPLANATIONS: &[Column] = &[
     wide("note"),
     wide("summary"),
 ];
-const ENTITLED: &[Column] = &[
-    column("name"),
-    column("clearance"),
-    column("have"),
-    column("expires"),
-    column("thumbprint"),
-];
+const ENTITLED: &[Column] =
+    &[column("name"), column("clearance"), column("have"), column("expires"), column("thumbprint")];
 
 impl Effective {
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {

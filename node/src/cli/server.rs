@@ -206,11 +206,11 @@ impl Health {
         let days_left = own_days_left(&config)?;
         warn_of_expiry(&config.node.name, days_left);
         let row = Row::new()
-            .with("certificate_days_left", days_left)
             .with("node", config.node.name)
             .with("address", address)
             .with("serving", serving)
-            .with("status", status.clone());
+            .with("status", status.clone())
+            .with("certificate_days_left", days_left);
         session.out.one("status", &row)?;
         if serving {
             Ok(())

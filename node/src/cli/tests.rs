@@ -71,7 +71,10 @@ fn commands_parse_or_are_usage_errors() {
     check("rookery cert list-well-known", true);
     check("rookery cert notifications", true);
     check("rookery cert policy show", true);
-    check("rookery cert policy set --renewal same-key-same-issuer --second-factor-for operator", true);
+    check(
+        "rookery cert policy set --renewal same-key-same-issuer --second-factor-for operator",
+        true,
+    );
     check("rookery cert policy set --renewal always", false);
     check("rookery admin trust a.pem --name a --clearance cluster-admin", true);
     check("rookery admin trust a.pem --name a", false);

@@ -286,9 +286,9 @@ pub(super) fn lost_rights<'a>(
     after: &'a Registry,
 ) -> impl Iterator<Item = Thumbprint> + 'a {
     let still = |thumbprint: &Thumbprint| {
-        after.identity(thumbprint).is_some_and(|now| {
-            now.clearance.covers(Clearance::ClusterAdmin) && !now.disabled
-        })
+        after
+            .identity(thumbprint)
+            .is_some_and(|now| now.clearance.covers(Clearance::ClusterAdmin) && !now.disabled)
     };
     let well_known = before.trust.well_known.keys().copied();
     well_known.filter(move |thumbprint| before.is_well_known(thumbprint) && !still(thumbprint))

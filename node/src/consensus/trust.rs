@@ -72,17 +72,15 @@ impl Consensus {
     }
 
     async fn look_for_expiry(&self) -> Result<(), Error> {
-        let leads = |this: &Self| {
-            this.groups.find(GroupId::CLUSTER).is_some_and(|group| group.is_leader())
-        };
+        let leads =
+            |this: &Self| this.groups.find(GroupId::CLUSTER).is_some_and(|group| group.is_leader());
         if *self.state.borrow() != State::Member || !leads(self) {
             return Ok(());
         }
         let deadline = Instant::now() + limits::DEADLINE_DEFAULT;
         let Fresh { registry, at } = self.fresh(deadline).await?;
-        let due: Vec<(Arc<Certificate>, u32)> = untold(&registry, at)
-            .take(limits::EXPIRY_NOTICES_PER_COMMAND_MAX)
-            .collect();
+        let due: Vec<(Arc<Certificate>, u32)> =
+            untold(&registry, at).take(limits::EXPIRY_NOTICES_PER_COMMAND_MAX).collect();
         if due.is_empty() {
             return Ok(());
         }
@@ -106,7 +104,8 @@ fn untold(
 ) -> impl Iterator<Item = (Arc<Certificate>, u32)> + '_ {
     registry.certificates(None).filter_map(move |certificate| {
         let registration = &certificate.registration;
-        let days = expiry_threshold(registration.not_after, at).filter(|_| !registration.disabled)?;
+        let days =
+            expiry_threshold(registration.not_after, at).filter(|_| !registration.disabled)?;
         let told = registry.last_use(&registration.thumbprint).and_then(|last| last.told);
         told.is_none_or(|told| days < told).then(|| (Arc::clone(certificate), days))
     })

@@ -337,10 +337,7 @@ fn five_certificates_of_a_key_are_kept_those_that_expire_last() {
     let before = replica.registry();
     replica.ok(Cert("n1"), renew(&line.until(2045)));
     assert!(!registered(&replica, 2040) && (2041..=2045).all(|year| registered(&replica, year)));
-    assert_eq!(
-        lost_rights(&before, &replica.registry()),
-        [Thumbprint::of(&line.until(2040))]
-    );
+    assert_eq!(lost_rights(&before, &replica.registry()), [Thumbprint::of(&line.until(2040))]);
     // To make room is no deletion by an administrator.
     replica.ok(Cert("n1"), renew(&line.until(2046)));
 }
@@ -435,9 +432,8 @@ fn the_owner_of_a_node_cannot_touch_members_nor_be_played_by_others() {
 #[test]
 fn what_may_take_rights_away_is_acknowledged_by_every_node() {
     let registry = Replica::populated().registry();
-    let takes = |command: Command| {
-        takes_rights_away(&registry, &ClusterCommand { command: Some(command) })
-    };
+    let takes =
+        |command: Command| takes_rights_away(&registry, &ClusterCommand { command: Some(command) });
     assert!(takes(declare(1, &[])) && takes(declare(1, &["x"])));
     assert!(takes(set(policy(EXPLICIT, false))));
     assert!(takes(renew(&der("x"))));
@@ -459,9 +455,8 @@ fn the_guard_of_the_last_administrator_does_not_count_well_known_ones() {
 /// Golden bytes: what these commands and records are on disk and on the wire.
 #[test]
 fn commands_and_records_keep_their_bytes() {
-    let hex = |command: Command| {
-        hex::encode(ClusterCommand { command: Some(command) }.encode_to_vec())
-    };
+    let hex =
+        |command: Command| hex::encode(ClusterCommand { command: Some(command) }.encode_to_vec());
     let short = vec![9];
     let use_of = Use { thumbprint: short.clone(), at_unix_ms: 5 };
     let second = SecurityPolicyRecord {
@@ -469,8 +464,7 @@ fn commands_and_records_keep_their_bytes() {
         revision: 7,
         ..policy(SAME_KEY, true)
     };
-    let declared =
-        DeclareWellKnownAdmins { node_id: 1, thumbprints: vec![short.clone(), vec![8]] };
+    let declared = DeclareWellKnownAdmins { node_id: 1, thumbprints: vec![short.clone(), vec![8]] };
     let delete = OwnerDelete { thumbprint: short.clone(), force: true };
     let notice = ExpiryNotice { thumbprint: short.clone(), days: 14 };
     let commands = [
@@ -495,8 +489,7 @@ fn commands_and_records_keep_their_bytes() {
     };
     let tombstone =
         rookery_proto::log::v1::TombstoneRecord { key_digest: short.clone(), at_unix_ms: 6 };
-    let admins =
-        rookery_proto::log::v1::WellKnownAdmins { node_id: 258, thumbprints: vec![short] };
+    let admins = rookery_proto::log::v1::WellKnownAdmins { node_id: 258, thumbprints: vec![short] };
     let mut memory = Memory::default();
     memory.batch(0, |state| {
         use rookery_proto::log::v1::trust_record::Record;

@@ -44,8 +44,7 @@ impl Applying<'_, '_> {
             self.forget_declaration(node)?;
             return Ok(done());
         }
-        let record =
-            WellKnownAdmins { node_id: node.0, thumbprints: declare.thumbprints.clone() };
+        let record = WellKnownAdmins { node_id: node.0, thumbprints: declare.thumbprints.clone() };
         let stored = trust_record::Record::WellKnownAdmins(record);
         self.store_trust(TrustRecord { record: Some(stored) })?;
         Ok(done())
@@ -68,7 +67,10 @@ impl Applying<'_, '_> {
     }
 
     /// What a node's configuration decides cannot be changed through the API.
-    pub(in crate::cluster) fn not_well_known(&self, thumbprint: &Thumbprint) -> Result<(), Refusal> {
+    pub(in crate::cluster) fn not_well_known(
+        &self,
+        thumbprint: &Thumbprint,
+    ) -> Result<(), Refusal> {
         if !self.registry.is_well_known(thumbprint) {
             return Ok(());
         }

@@ -61,9 +61,10 @@ pub fn renewable(registry: &Registry, der: &[u8], at: Timestamp) -> Result<Renew
     if registry.trust.tombstones.contains(&key) {
         return Err(refused("a certificate of this key was deleted or disabled"));
     }
-    let sibling = registry.siblings(&key, der).filter(|it| hands_on(&it.registration, at)).max_by_key(
-        |sibling| (sibling.registration.not_after, sibling.registration.thumbprint),
-    );
+    let sibling = registry
+        .siblings(&key, der)
+        .filter(|it| hands_on(&it.registration, at))
+        .max_by_key(|sibling| (sibling.registration.not_after, sibling.registration.thumbprint));
     let sibling = sibling.ok_or_else(|| {
         refused("no certificate of this key and issuer is registered and in force")
     })?;
@@ -133,13 +134,18 @@ impl Applying<'_, '_> {
         let excess = (kept.len() + 1).saturating_sub(limits::RENEWALS_PER_KEY_MAX);
         let first = kept.first().filter(|_| excess > 0);
         if first.is_some_and(|(not_after, _)| parsed.not_after <= *not_after) {
-            return Err(refused("enough certificates of this key that expire later are registered"));
+            return Err(refused(
+                "enough certificates of this key that expire later are registered",
+            ));
         }
         Ok(kept.into_iter().take(excess).map(|(_, thumbprint)| thumbprint).collect())
     }
 
     /// A disabled certificate's key does not come back.
-    pub(in crate::cluster) fn bury_disabled(&mut self, thumbprint: &Thumbprint) -> Result<(), Error> {
+    pub(in crate::cluster) fn bury_disabled(
+        &mut self,
+        thumbprint: &Thumbprint,
+    ) -> Result<(), Error> {
         match self.registry.certificate_details(thumbprint).cloned() {
             Some(stored) if stored.registration.disabled => self.bury(&stored),
             Some(_) | None => Ok(()),
@@ -147,7 +153,10 @@ impl Applying<'_, '_> {
     }
 
     /// A deleted certificate's key does not come back.
-    pub(in crate::cluster) fn bury_deleted(&mut self, thumbprint: &Thumbprint) -> Result<(), Error> {
+    pub(in crate::cluster) fn bury_deleted(
+        &mut self,
+        thumbprint: &Thumbprint,
+    ) -> Result<(), Error> {
         match self.registry.certificate_details(thumbprint).cloned() {
             Some(deleted) if !self.renews && !self.is_followed(&deleted) => self.bury(&deleted),
             Some(_) | None => Ok(()),

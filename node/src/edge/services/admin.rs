@@ -133,10 +133,8 @@ impl AdminService for Admin {
     ) -> Result<Response<RevokeCertificateResponse>, Status> {
         let asked = request.into_inner();
         let thumbprint = security::thumbprint(&asked.thumbprint)?;
-        let delete = log::OwnerDelete {
-            thumbprint: thumbprint.as_bytes().to_vec(),
-            force: asked.force,
-        };
+        let delete =
+            log::OwnerDelete { thumbprint: thumbprint.as_bytes().to_vec(), force: asked.force };
         self.by_owner(owner_command::Command::Delete(delete)).await?;
         tracing::warn!(%thumbprint, force = asked.force, "a certificate was deleted over the admin socket");
         Ok(Response::new(RevokeCertificateResponse {}))

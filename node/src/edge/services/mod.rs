@@ -66,6 +66,12 @@ pub fn of_admin_socket(edge: &Arc<Edge>) -> Router {
     with(Router::new(), bounded!(AdminServiceServer, admin::Admin(edge.clone())))
 }
 
+/// The service of the admin socket, without a socket.
+#[cfg(test)]
+pub fn admin_service(edge: &Arc<Edge>) -> admin::Admin {
+    admin::Admin(edge.clone())
+}
+
 /// Adds a gRPC service under its full name.
 pub fn with<S>(router: Router, service: S) -> Router
 where

@@ -343,7 +343,10 @@ pub(super) fn clearance(number: i32) -> Result<Clearance, Status> {
 }
 
 /// Grants by name. Above User they would mean nothing, so that they are given is a mistake.
-pub(super) fn grants(grants: &[Grant], clearance: Clearance) -> Result<Vec<log::GrantByName>, Status> {
+pub(super) fn grants(
+    grants: &[Grant],
+    clearance: Clearance,
+) -> Result<Vec<log::GrantByName>, Status> {
     if clearance != Clearance::User && !grants.is_empty() {
         let why = format!("are for User certificates; {clearance} reaches every database without");
         return Err(convert::invalid("grants", why));
@@ -436,7 +439,11 @@ pub(super) fn shown_grants<'a>(
 }
 
 /// A registered certificate with what can be read in it; fields of the DER stay empty where it cannot be parsed any more.
-pub(super) fn shown(found: &cluster::Certificate, registry: &Registry, at: Timestamp) -> Certificate {
+pub(super) fn shown(
+    found: &cluster::Certificate,
+    registry: &Registry,
+    at: Timestamp,
+) -> Certificate {
     let registration = &found.registration;
     let mut certificate = Certificate {
         thumbprint: registration.thumbprint.to_string(),

@@ -485,7 +485,8 @@ async fn calls_and_decisions_are_counted() {
     fixture.connect(None).await.empty("rookery.cluster.v1.ClusterService/GetTopology").await;
     fixture.connect(None).await.empty("made.up/Name").await;
     let status = crate::edge::engine::Engine::status_local(fixture.fake.as_ref()).await;
-    let survey = crate::edge::expiry::survey(&fixture.edge.engine.registry(), fixture.edge.clock.wall());
+    let survey =
+        crate::edge::expiry::survey(&fixture.edge.engine.registry(), fixture.edge.clock.wall());
     let page = fixture.edge.metrics.encode(&status, &survey);
     for line in [
         r#"rookery_requests_total{rpc="rookery.cluster.v1.ClusterService/GetTopology",code="OK"} 1"#,

@@ -6,6 +6,7 @@ mod calls;
 mod fake;
 mod rpcs;
 mod server;
+mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

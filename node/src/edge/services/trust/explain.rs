@@ -117,11 +117,7 @@ fn all(
     server.chain(database.into_iter().flat_map(of_database)).collect()
 }
 
-fn of_server(
-    caller: Caller<'_>,
-    operation: ServerOperation,
-    context: &CallContext,
-) -> Explanation {
+fn of_server(caller: Caller<'_>, operation: ServerOperation, context: &CallContext) -> Explanation {
     let told = explain_server(caller, operation, context.at);
     let note = match told.filtered && told.allowed {
         true => "the answer holds only what the caller may see or manage",
@@ -138,7 +134,9 @@ fn of_database(
 ) -> Explanation {
     let told = explain_database(caller, operation, database.id, context.at);
     let note = match (told.allowed, told.filtered, database.enabled) {
-        (true, _, false) => "the database is disabled: it answers DATABASE_DISABLED until it is enabled",
+        (true, _, false) => {
+            "the database is disabled: it answers DATABASE_DISABLED until it is enabled"
+        }
         (true, true, true) => "the answer holds only what the caller may see",
         (true, false, true) | (false, _, _) => "",
     };
