@@ -173,7 +173,7 @@ pub(crate) fn once(
     let digest = digest(index, command)?;
     match find(state, request_id, &digest, entry.at)? {
         Found::Nothing => {}
-        Found::Kept(applied) => return Ok(applied),
+        Found::Kept(applied) => return Ok(*applied),
         Found::OtherCommand => {
             let refusal = refusal_at(
                 "REQUEST_ID_REUSED",
@@ -230,7 +230,7 @@ fn digest(index: u64, command: &Command) -> Result<[u8; 32], Error> {
 
 enum Found {
     Nothing,
-    Kept(Applied),
+    Kept(Box<Applied>),
     OtherCommand,
 }
 
@@ -247,7 +247,9 @@ fn find(
     if kept.digest != digest {
         return Ok(Found::OtherCommand);
     }
-    kept.applied.map(Found::Kept).ok_or_else(|| Error::corrupt("kept result", "it holds no result"))
+    let applied =
+        kept.applied.ok_or_else(|| Error::corrupt("kept result", "it holds no result"))?;
+    Ok(Found::Kept(Box::new(applied)))
 }
 
 fn read(state: &Overlay<'_>, id: RequestId) -> Result<Option<KeptResult>, Error> {

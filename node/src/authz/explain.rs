@@ -316,7 +316,13 @@ mod tests {
                 ServerRule::JoinToken => {
                     assert_eq!(told.remedies.last(), Some(&Remedy::ShowToken));
                 }
-                _ => {
+                ServerRule::Public
+                | ServerRule::Registered
+                | ServerRule::RegisteredFiltered
+                | ServerRule::Operator
+                | ServerRule::OperatorFiltered
+                | ServerRule::ClusterAdmin
+                | ServerRule::Member => {
                     assert!(!told.remedies.is_empty(), "{}: {who:?}", operation.name());
                     let cured = cured(who, &told.remedies);
                     let again = decide_server(Caller::Registered(&cured), operation, NOW, 0);
