@@ -4,7 +4,8 @@ use std::{path::Path, time::Duration};
 
 use rookery_proto::admin::v1::{
     BootstrapRequest, BootstrapResponse, GetNodeStateRequest, GetNodeStateResponse,
-    JoinClusterRequest, JoinClusterResponse, admin_service_client::AdminServiceClient,
+    JoinClusterRequest, JoinClusterResponse, RevokeCertificateRequest, RevokeCertificateResponse,
+    TrustCertificateRequest, TrustCertificateResponse, admin_service_client::AdminServiceClient,
 };
 use tonic::{Response, Status, transport::Channel};
 
@@ -66,6 +67,30 @@ impl Admin {
         let request = JoinClusterRequest { address: address.to_owned(), token: token.to_owned() };
         let mut client = self.client.clone();
         self.limited(client.join_cluster(request)).await
+    }
+
+    /// Registers a certificate from this machine.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn trust_certificate(
+        &self,
+        request: TrustCertificateRequest,
+    ) -> Result<TrustCertificateResponse, Error> {
+        let mut client = self.client.clone();
+        self.limited(client.trust_certificate(request)).await
+    }
+
+    /// Deletes a registration.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn revoke_certificate(
+        &self,
+        request: RevokeCertificateRequest,
+    ) -> Result<RevokeCertificateResponse, Error> {
+        let mut client = self.client.clone();
+        self.limited(client.revoke_certificate(request)).await
     }
 
     async fn limited<R>(

@@ -51,6 +51,7 @@ request_ids!(
     security::PurgeCertificatesRequest,
     security::ReplaceServerCertificatesRequest,
     security::AbortServerCertificateReplacementRequest,
+    security::SetSecurityPolicyRequest,
     cluster::CreateJoinTokenRequest,
     cluster::RevokeJoinTokenRequest,
     cluster::JoinRequest,
@@ -72,6 +73,12 @@ no_request_ids!(
     security::ListServerCertificatesRequest,
     security::GetServerCertificateReplacementRequest,
     security::ReloadServerCertificateRequest,
+    security::ExplainRequest,
+    security::WhoMayRequest,
+    security::ListUnusedRequest,
+    security::ListWellKnownAdminsRequest,
+    security::GetSecurityPolicyRequest,
+    security::ListNotificationsRequest,
     cluster::GetTopologyRequest,
     cluster::GetStatusRequest,
     cluster::ListJoinTokensRequest,
@@ -182,6 +189,23 @@ methods!(security::security_service_client::SecurityServiceClient {
     export_server_certificates(ExportServerCertificatesRequest) -> ExportServerCertificatesResponse;
     /// Tells who the caller is.
     who_am_i(WhoAmIRequest) -> WhoAmIResponse;
+});
+
+methods!(security::trust_service_client::TrustServiceClient {
+    /// Says what a certificate may do, by which rule, and what would let it.
+    explain(ExplainRequest) -> ExplainResponse;
+    /// Lists the certificates that may do an operation, one page a call.
+    who_may(WhoMayRequest) -> WhoMayResponse;
+    /// Lists certificates that were not used for a time, one page a call.
+    list_unused(ListUnusedRequest) -> ListUnusedResponse;
+    /// Lists the thumbprints that nodes declare as Cluster Admins.
+    list_well_known_admins(ListWellKnownAdminsRequest) -> ListWellKnownAdminsResponse;
+    /// The security policy.
+    get_security_policy(GetSecurityPolicyRequest) -> GetSecurityPolicyResponse;
+    /// Replaces the security policy.
+    set_security_policy(SetSecurityPolicyRequest) -> SetSecurityPolicyResponse;
+    /// Certificates that expire or have expired, one page a call.
+    list_notifications(ListNotificationsRequest) -> ListNotificationsResponse;
 });
 
 methods!(cluster::cluster_service_client::ClusterServiceClient {

@@ -9,7 +9,7 @@ use rookery_proto::{
     document::v1::{self as document, document_service_client::DocumentServiceClient},
     security::v1::{
         Access, Clearance, Grant, UploadCertificateRequest,
-        security_service_client::SecurityServiceClient,
+        security_service_client::SecurityServiceClient, trust_service_client::TrustServiceClient,
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -44,6 +44,12 @@ impl Caller {
     #[must_use]
     pub fn security(&self) -> SecurityServiceClient<Channel> {
         SecurityServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// The trust service.
+    #[must_use]
+    pub fn trust(&self) -> TrustServiceClient<Channel> {
+        TrustServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// The cluster service.

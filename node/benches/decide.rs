@@ -2,18 +2,25 @@
 
 #![allow(missing_docs)] // criterion's macros write functions.
 
-use std::{collections::BTreeMap, hint::black_box, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rookery::{
     authz::{
         Access, Caller, Clearance, DatabaseOperation, Registration, ServerOperation,
-        decide_database, decide_missing_database, decide_server,
+        decide_database, decide_missing_database, decide_server, explain_database,
     },
     names::{DatabaseId, Thumbprint, Timestamp},
 };
 
-const CERTIFICATES: u64 = 10_000;
+const CERTIFICATES: u64 = 100_000;
 const GRANTS: u64 = 1_000;
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -37,7 +44,7 @@ fn registration(number: u64, grants: u64) -> Registration {
     }
 }
 
-/// 10,000 certificates, each with one grant but number 0, which has 1,000.
+/// 100,000 certificates, each with one grant but number 0, which has 1,000.
 fn registry() -> Registry {
     (0..CERTIFICATES)
         .map(|number| registration(number, if number == 0 { GRANTS } else { 1 }))
@@ -59,7 +66,7 @@ fn decide(c: &mut Criterion) {
     let read = DatabaseOperation::ReadDocument;
     let write = DatabaseOperation::PutDocument;
 
-    c.bench_function("allowed: any of 10,000 certificates, one grant", |b| {
+    c.bench_function("allowed: any of 100,000 certificates, one grant", |b| {
         let mut next = 0;
         b.iter(|| {
             next = (next + 7_919) % thumbprints.len();
@@ -73,6 +80,29 @@ fn decide(c: &mut Criterion) {
             next = (next + 397) % GRANTS;
             let caller = caller(&registry, black_box(&granted));
             black_box(decide_database(caller, write, DatabaseId(next), NOW, 1).is_ok())
+        });
+    });
+    c.bench_function(
+        "allowed and its use noted: the same, with the minute of the connection",
+        |b| {
+            // What `edge::connections` keeps: one load where the minute was noted before.
+            let noted = AtomicI64::new(i64::MIN);
+            let mut next = 0;
+            b.iter(|| {
+                next = (next + 397) % GRANTS;
+                let caller = caller(&registry, black_box(&granted));
+                let allowed = decide_database(caller, write, DatabaseId(next), NOW, 1).is_ok();
+                let minute = black_box(NOW).0.div_euclid(60_000);
+                let first = noted.load(Ordering::Relaxed) != minute
+                    && noted.swap(minute, Ordering::Relaxed) != minute;
+                black_box((allowed, first))
+            });
+        },
+    );
+    c.bench_function("explained: one operation on a database, denied", |b| {
+        b.iter(|| {
+            let caller = caller(&registry, black_box(&granted));
+            black_box(explain_database(caller, write, Some(DatabaseId(GRANTS + 1)), NOW).allowed)
         });
     });
     c.bench_function("denied: no grant", |b| {

@@ -12,7 +12,7 @@
 mod formation;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -23,7 +23,10 @@ use serde::{Deserialize, Serialize};
 
 pub use formation::{Administrator, Formation, FormationError, Member};
 
-use crate::names::NodeName;
+use crate::{
+    limits,
+    names::{NodeName, Thumbprint},
+};
 
 /// What every variable of the environment layer starts with.
 const ENV_PREFIX: &str = "ROOKERY_";
@@ -181,11 +184,52 @@ impl Default for Raft {
 pub struct Authorization {
     /// How long a node may decide on a registry that the leader confirmed, in milliseconds.
     pub freshness_ms: u64,
+    /// SHA-256 thumbprints of certificates that are Cluster Admins as long as this stands here; for emergencies.
+    pub well_known_admins: Vec<String>,
+    /// How often this node tells the cluster which certificates it accepted, in milliseconds.
+    pub last_used_interval_ms: u64,
 }
 
 impl Default for Authorization {
     fn default() -> Self {
-        Self { freshness_ms: 1000 }
+        Self { freshness_ms: 1000, well_known_admins: Vec::new(), last_used_interval_ms: 60_000 }
+    }
+}
+
+impl Authorization {
+    /// The well-known admins, each once and in order; what is no thumbprint was refused when the file was loaded.
+    #[must_use]
+    pub fn well_known_thumbprints(&self) -> Vec<Thumbprint> {
+        let all: BTreeSet<Thumbprint> =
+            self.well_known_admins.iter().filter_map(|text| text.parse().ok()).collect();
+        all.into_iter().collect()
+    }
+
+    fn problems(&self, refuse: &mut dyn FnMut(&str, String, &str)) {
+        const KEY: &str = "authorization.well_known_admins";
+        if self.freshness_ms > 60_000 {
+            refuse("authorization.freshness_ms", "is out of bounds".into(), "choose 0 to 60000");
+        }
+        if !(1_000..=3_600_000).contains(&self.last_used_interval_ms) {
+            refuse(
+                "authorization.last_used_interval_ms",
+                "is out of bounds".into(),
+                "choose 1000 to 3600000; 60000 is usual",
+            );
+        }
+        for (place, text) in self.well_known_admins.iter().enumerate() {
+            if let Err(why) = text.parse::<Thumbprint>() {
+                refuse(
+                    KEY,
+                    format!("holds at place {}: a thumbprint that {}", place + 1, why.why),
+                    "print it with `openssl x509 -in FILE -noout -fingerprint -sha256`",
+                );
+            }
+        }
+        if self.well_known_admins.len() > limits::WELL_KNOWN_ADMINS_MAX {
+            let most = limits::WELL_KNOWN_ADMINS_MAX;
+            refuse(KEY, format!("holds more than {most}"), "register administrators instead");
+        }
     }
 }
 
@@ -597,6 +641,7 @@ impl Config {
         self.tls_problems(&mut refuse);
         self.encryption.problems(&mut refuse);
         self.time_problems(&mut refuse);
+        self.authorization.problems(&mut refuse);
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
             refuse(
                 "log.level",
@@ -706,9 +751,6 @@ impl Config {
                 "is 0".into(),
                 "choose 1 or more; 10000 is usual",
             );
-        }
-        if self.authorization.freshness_ms > 60_000 {
-            refuse("authorization.freshness_ms", "is out of bounds".into(), "choose 0 to 60000");
         }
     }
 }

@@ -271,3 +271,19 @@ pub const DENIALS_INTERVAL: Duration = Duration::from_millis(1_000);
 pub const DENIALS_BURST: u32 = 256;
 /// Time in which it may write one more.
 pub const DENIALS_REFILL: Duration = Duration::from_secs(5);
+/// Most well-known admins that one node declares.
+pub const WELL_KNOWN_ADMINS_MAX: usize = 16;
+/// Most uses of certificates that one command records.
+pub const USES_PER_COMMAND_MAX: usize = 2_000;
+/// Most certificates whose uses wait on one node to be recorded; beyond it the newest are not noted.
+pub const USES_WAITING_MAX: usize = 100_000;
+/// Certificates of one key that renewal keeps.
+pub const RENEWALS_PER_KEY_MAX: usize = 5;
+/// Renewals that one node asks for at once; other unknown certificates are refused meanwhile.
+pub const RENEWALS_AT_ONCE_MAX: usize = 4;
+/// Most notices of expiry that one command notes.
+pub const EXPIRY_NOTICES_PER_COMMAND_MAX: usize = 500;
+/// Time between two looks of the leader for certificates that expire.
+pub const EXPIRY_LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// Longest reason of a command that the owner of a node's files gives, in bytes.
+pub const OWNER_REASON_BYTES_MAX: usize = 64;

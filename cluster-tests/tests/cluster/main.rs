@@ -19,3 +19,4 @@ mod pki_bad_input;
 mod python;
 mod revocation;
 mod server_certificates;
+mod trust;

@@ -90,6 +90,7 @@ impl Rule {
 const DOCUMENTS: &str = "/rookery.document.v1.DocumentService/";
 const DATABASES: &str = "/rookery.database.v1.DatabaseService/";
 const SECURITY: &str = "/rookery.security.v1.SecurityService/";
+const TRUST: &str = "/rookery.security.v1.TrustService/";
 const CLUSTER: &str = "/rookery.cluster.v1.ClusterService/";
 const SERVERS: &str = "/rookery.security.v1.ServerCertificateService/";
 
@@ -145,6 +146,14 @@ fn rows() -> Vec<Row> {
         add(SECURITY, method, "cluster-admin", ClusterAdmin);
     }
     add(SECURITY, "PurgeCertificates", "", Operator);
+    add(TRUST, "Explain", "self", Registered);
+    add(TRUST, "Explain", "other", Operator);
+    for method in ["WhoMay", "ListUnused", "ListWellKnownAdmins"] {
+        add(TRUST, method, "", Operator);
+    }
+    add(TRUST, "GetSecurityPolicy", "", ClusterAdmin);
+    add(TRUST, "SetSecurityPolicy", "", ClusterAdmin);
+    add(TRUST, "ListNotifications", "", Registered);
     add(CLUSTER, "GetTopology", "", Registered);
     add(CLUSTER, "GetStatus", "", Operator);
     add(CLUSTER, "CreateJoinToken", "", ClusterAdmin);
@@ -169,7 +178,9 @@ fn rows() -> Vec<Row> {
         add("/rookery.audit.v1.AuditService/", method, "", Operator);
     }
     // Served by other listeners only: the unix socket and the peer port.
-    for method in ["GetNodeState", "Bootstrap", "JoinCluster"] {
+    for method in
+        ["GetNodeState", "Bootstrap", "JoinCluster", "TrustCertificate", "RevokeCertificate"]
+    {
         add("/rookery.admin.v1.AdminService/", method, "", Absent);
     }
     for method in ["Channel", "InstallSnapshot", "Probe"] {
@@ -299,6 +310,33 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
         "PurgeCertificates" => {
             bytes(&security::PurgeCertificatesRequest { limit: u32::MAX, request_id: request_id() })
         }
+        "Explain" => bytes(&security::ExplainRequest {
+            thumbprint: if row.variant == "other" { target().await? } else { String::new() },
+            operation: "view-topology".into(),
+            ..Default::default()
+        }),
+        "WhoMay" => bytes(&security::WhoMayRequest {
+            operation: "view-topology".into(),
+            page_size: 1,
+            ..Default::default()
+        }),
+        "ListUnused" => {
+            bytes(&security::ListUnusedRequest { since_unix_ms: 1, ..Default::default() })
+        }
+        "ListWellKnownAdmins" => bytes(&security::ListWellKnownAdminsRequest {}),
+        "GetSecurityPolicy" => bytes(&security::GetSecurityPolicyRequest {}),
+        "SetSecurityPolicy" => {
+            let renewal = security::Renewal::Explicit.into();
+            let policy = security::SecurityPolicy { renewal, ..Default::default() };
+            bytes(&security::SetSecurityPolicyRequest {
+                policy: Some(policy),
+                request_id: request_id(),
+                ..Default::default()
+            })
+        }
+        "ListNotifications" => {
+            bytes(&security::ListNotificationsRequest { page_size: 1, ..Default::default() })
+        }
         "GetTopology" => bytes(&cluster::GetTopologyRequest {}),
         "GetStatus" => bytes(&cluster::GetStatusRequest { local_only: true }),
         "CreateJoinToken" => bytes(&cluster::CreateJoinTokenRequest {
@@ -343,7 +381,7 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
         "ServerReflectionInfo" => vec![0x3a, 1, b'*'],
         // An empty message is a valid one of each of these.
         "Check" | "GetNodeState" | "Bootstrap" | "JoinCluster" | "Channel" | "InstallSnapshot"
-        | "Probe" | "NoSuchMethod" => Vec::new(),
+        | "TrustCertificate" | "RevokeCertificate" | "Probe" | "NoSuchMethod" => Vec::new(),
         "ListServerCertificates"
         | "ReplaceServerCertificates"
         | "GetServerCertificateReplacement"

@@ -362,6 +362,8 @@ const BESIDES: &[Row] = &[
         "Y Y Y - - - - -",
         &["view-audit", "verify-audit", "export-audit"],
     ),
+    ("security policy", "Y Y - - - - - -", &["set-security-policy", "view-security-policy"]),
+    ("explain a decision: below Operator one's own", "Y Y Y Y* Y* Y* Y* -", &["explain-access"]),
 ];
 
 #[test]

@@ -21,6 +21,7 @@
 pub mod certificates_rules;
 mod clearance;
 mod denied;
+mod explain;
 mod operation;
 mod permit;
 mod policy;
@@ -32,6 +33,7 @@ mod matrix;
 
 pub use clearance::{Access, Clearance, UnknownNumber};
 pub use denied::{Denied, DeniedReason};
+pub use explain::{Explanation, Remedy, explain_database, explain_server};
 pub use operation::{DatabaseOperation, DatabaseRule, ServerOperation, ServerRule};
 pub use permit::{Author, DatabasePermit, Permit};
 pub use policy::{SKEW_MS, State, decide_database, decide_missing_database, decide_server, state};

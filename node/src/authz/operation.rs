@@ -203,6 +203,8 @@ operations! {
         "B1.8c" EditAdminCertificate "edit-admin-certificate" ClusterAdmin "Edits a Cluster Admin or Cluster Node certificate.";
         "B1.8d" DeleteAdminCertificate "delete-admin-certificate" ClusterAdmin "Deletes a Cluster Admin or Cluster Node certificate.";
         "B1.8e" DisableAdminCertificate "disable-admin-certificate" ClusterAdmin "Disables or enables a Cluster Admin certificate.";
+        "B1.8f" SetSecurityPolicy "set-security-policy" ClusterAdmin "Sets the security policy: renewal, second factors.";
+        "B1.8g" ViewSecurityPolicy "view-security-policy" ClusterAdmin "Shows the security policy.";
         "B1.9a" GenerateCertificate "generate-certificate" Operator "Generates an Operator or User certificate.";
         "B1.9b" UploadCertificate "upload-certificate" Operator "Registers an Operator or User certificate.";
         "B1.9c" EditCertificate "edit-certificate" Operator "Edits an Operator or User certificate.";
@@ -270,6 +272,7 @@ operations! {
         "B2.38b" ViewLicence "view-licence" Registered "Shows the licence and its terms.";
         "B2.39" WatchNotifications "watch-notifications" RegisteredFiltered "Streams the server's notifications.";
         "B2.41" WhoAmI "who-am-i" Public "Tells callers who they are.";
+        "B2.41b" ExplainAccess "explain-access" RegisteredFiltered "Says what a certificate may do, and why.";
         "B2.42a" TwoFactorLogIn "two-factor-log-in" Registered "Opens a two-factor session.";
         "B2.42b" TwoFactorLogOut "two-factor-log-out" Registered "Ends a two-factor session.";
         "B2.42c" ViewTwoFactor "view-two-factor" Public "Shows how two-factor sessions are set up.";

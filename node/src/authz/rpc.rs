@@ -30,6 +30,8 @@ pub const RPCS: &[(&str, RpcRule)] = {
         ("rookery.audit.v1.AuditService/TailRecords", Server(S::ViewAudit)),
         ("rookery.audit.v1.AuditService/Verify", Server(S::VerifyAudit)),
         ("rookery.audit.v1.AuditService/Export", Server(S::ExportAudit)),
+        ("rookery.admin.v1.AdminService/TrustCertificate", AdminSocket),
+        ("rookery.admin.v1.AdminService/RevokeCertificate", AdminSocket),
         ("rookery.cluster.v1.ClusterService/GetTopology", Server(S::ViewTopology)),
         ("rookery.cluster.v1.ClusterService/GetStatus", Server(S::ViewClusterStatus)),
         ("rookery.cluster.v1.ClusterService/CreateJoinToken", Server(S::CreateJoinToken)),
@@ -91,6 +93,13 @@ pub const RPCS: &[(&str, RpcRule)] = {
             "rookery.security.v1.ServerCertificateService/ReloadServerCertificate",
             Server(S::RefreshServerCertificate),
         ),
+        ("rookery.security.v1.TrustService/Explain", Server(S::ExplainAccess)),
+        ("rookery.security.v1.TrustService/WhoMay", Server(S::ListCertificates)),
+        ("rookery.security.v1.TrustService/ListUnused", Server(S::ListCertificates)),
+        ("rookery.security.v1.TrustService/ListWellKnownAdmins", Server(S::ListCertificates)),
+        ("rookery.security.v1.TrustService/GetSecurityPolicy", Server(S::ViewSecurityPolicy)),
+        ("rookery.security.v1.TrustService/SetSecurityPolicy", Server(S::SetSecurityPolicy)),
+        ("rookery.security.v1.TrustService/ListNotifications", Server(S::WatchNotifications)),
     ]
 };
 

@@ -21,6 +21,7 @@
 mod der;
 mod display;
 mod issue;
+mod lineage;
 mod package;
 mod parse;
 mod pem;
@@ -35,6 +36,7 @@ mod upload;
 
 pub use display::{escape, is_misleading};
 pub use issue::{IssueRequest, Issued, issue_ca, issue_client, issue_for_request, issue_node};
+pub use lineage::{KeyDigest, key_digest, same_issuer};
 pub use package::{HolderKey, PackageContents, file_stem, package, password};
 pub use parse::{Parsed, parse};
 pub use pem::{certificate_pem, pem};

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::{
     ClearanceArg, Failed, Result, Row, Session, clearance_name, grant, grants,
     output::{Format, time},
+    trust,
 };
 use crate::names::Thumbprint;
 
@@ -87,6 +88,8 @@ pub(super) enum Verb {
     Purge,
     /// Write the public certificates of all nodes to a file, for another cluster that is to let them in
     ExportServer(files::ExportServer),
+    #[command(flatten)]
+    Trust(trust::Verb),
 }
 
 /// What is not given stays as it is.
@@ -142,6 +145,7 @@ impl Verb {
             Self::Delete { thumbprint } => delete(session, thumbprint).await,
             Self::Purge => purge(session).await,
             Self::ExportServer(export) => export.run(session).await,
+            Self::Trust(verb) => verb.run(session).await,
         }
     }
 }
@@ -273,6 +277,8 @@ pub(super) fn row(certificate: &proto::Certificate) -> Row {
         .with("owner", c.owner)
         .with("created", time(c.created_unix_ms))
         .with("created_by", c.created_by)
+        .with("last_used", time(c.last_used_unix_ms))
+        .with("last_used_node", c.last_used_node)
         .with("etag", c.etag)
 }
 

@@ -104,6 +104,7 @@ const GROUPS: &[Column] = &[
     wide("learners"),
     wide("registry_revision"),
     wide("resident_bytes"),
+    wide("certificate_expires"),
     wide("version"),
     wide("state_hash"),
 ];
@@ -245,6 +246,7 @@ async fn status(session: &mut Session, watch: bool, interval: Duration, local: b
                     session.out.bytes(b"\x1b[2J\x1b[H")?;
                 }
                 session.out.list(GROUPS, "node", &status_rows(&status))?;
+                status.nodes.iter().for_each(warn_of_expiry);
             }
             // Someone who watches wants to see the cluster come back.
             Err(e) if watch => super::message(&format!("error: {e}")),
@@ -257,6 +259,16 @@ async fn status(session: &mut Session, watch: bool, interval: Duration, local: b
             () = tokio::time::sleep(interval) => {}
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
+    }
+}
+
+fn warn_of_expiry(status: &proto::NodeStatus) {
+    let (Some(node), not_after) = (&status.node, status.certificate_not_after_unix_ms) else {
+        return;
+    };
+    if not_after != 0 {
+        let left = not_after.saturating_sub(jiff::Timestamp::now().as_millisecond());
+        server::warn_of_expiry(&node.name, left.div_euclid(server::DAY_MS));
     }
 }
 
@@ -298,6 +310,7 @@ pub(super) fn group_row(status: &proto::NodeStatus, group: &proto::GroupStatus) 
         .with("learners", group.learners.clone())
         .with("registry_revision", status.registry_revision)
         .with("resident_bytes", status.resident_bytes)
+        .with("certificate_expires", time(status.certificate_not_after_unix_ms))
         .with("version", status.version.clone())
         .with("state_hash", group.state_hash.clone())
 }

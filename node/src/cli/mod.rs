@@ -13,9 +13,12 @@
 //! | `server` | start, join, bootstrap, health, config |
 //! | `init`, `dev` | PKI and configuration of a new cluster; a playground |
 //! | `cluster`, `cert`, `cert_server`, `db`, `doc` | the services |
+//! | `effective`, `trust` | more verbs of `cert`: explain, policy, well-known admins, unused, notifications |
+//! | `admin` | the admin socket |
 //! | `audit` | the audit log: list, follow, verify, export |
 //! | `bench` | a load generator |
 
+mod admin;
 mod audit;
 mod bench;
 mod cert;
@@ -25,10 +28,12 @@ mod contexts;
 mod db;
 mod dev;
 mod doc;
+mod effective;
 mod failed;
 mod init;
 mod output;
 mod server;
+mod trust;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -109,6 +114,9 @@ enum Command {
     /// Certificates: who is known, and what they may do
     #[command(subcommand)]
     Cert(cert::Verb),
+    /// A node on this machine, as the owner of its files: no certificate needed
+    #[command(subcommand)]
+    Admin(admin::Verb),
     /// Databases
     #[command(subcommand)]
     Db(db::Verb),
@@ -179,6 +187,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Whoami => whoami(&mut session).await,
         Command::Cluster(verb) => verb.run(&mut session).await,
         Command::Cert(verb) => verb.run(&mut session).await,
+        Command::Admin(verb) => verb.run(&mut session).await,
         Command::Db(verb) => verb.run(&mut session).await,
         Command::Doc(verb) => verb.run(&mut session).await,
         Command::Audit(verb) => verb.run(&mut session).await,
@@ -248,7 +257,10 @@ fn whoami_row(me: security::WhoAmIResponse) -> Row {
         .with("clearance", clearance_name(me.clearance))
         .with("databases", grants(&me.grants))
         .with("state", me.state)
+        .with("valid_from", output::time(me.not_before_unix_ms))
         .with("expires", output::time(me.not_after_unix_ms))
+        .with("days_left", if me.not_after_unix_ms == 0 { None } else { Some(me.days_left) })
+        .with("well_known", me.well_known)
         .with("thumbprint", me.thumbprint)
         .with("node", me.node)
         .with("cluster_id", me.cluster_id)

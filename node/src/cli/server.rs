@@ -17,11 +17,17 @@ use super::{
     output::column,
 };
 use crate::{
+    certificates,
     config::{self, Config, Loaded, Overrides},
     edge,
     names::{CertificateName, Thumbprint},
     telemetry,
 };
+
+/// Milliseconds of a day.
+pub(super) const DAY_MS: i64 = 24 * 3600 * 1000;
+/// A node's certificate with fewer days left is warned of.
+const WARNED_DAYS: i64 = 30;
 
 /// Where a node's configuration is.
 #[derive(Debug, Args)]
@@ -35,7 +41,7 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn load(&self) -> Result<Loaded> {
+    pub(super) fn load(&self) -> Result<Loaded> {
         Ok(config::load(&self.config, &Overrides::from_process(&self.set))?)
     }
 }
@@ -60,16 +66,16 @@ impl Start {
 
 /// How to reach the admin socket.
 #[derive(Debug, Args)]
-struct SocketOf {
+pub(super) struct SocketOf {
     #[command(flatten)]
-    file: ConfigFile,
+    pub(super) file: ConfigFile,
     /// The admin socket, instead of the one that the configuration tells
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
 
 impl SocketOf {
-    fn connect(&self, session: &Session) -> Result<Admin> {
+    pub(super) fn connect(&self, session: &Session) -> Result<Admin> {
         let path = match &self.socket {
             Some(path) => path.clone(),
             None => self.file.load()?.config.admin_socket(),
@@ -177,7 +183,7 @@ fn read_line() -> Result<String> {
     Ok(line)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| Failed::file(path, &e))
 }
 
@@ -197,17 +203,38 @@ impl Health {
         let options = Options { timeout: session.global.timeout, policy: Policy::once() };
         let client = Client::with_options(&context, options)?;
         let (serving, status) = serving(&client, session.global.timeout).await;
+        let days_left = own_days_left(&config)?;
+        warn_of_expiry(&config.node.name, days_left);
         let row = Row::new()
             .with("node", config.node.name)
             .with("address", address)
             .with("serving", serving)
-            .with("status", status.clone());
+            .with("status", status.clone())
+            .with("certificate_days_left", days_left);
         session.out.one("status", &row)?;
         if serving {
             Ok(())
         } else {
             Err(Failed::new(Exit::Unavailable, "unavailable", format!("not serving: {status}")))
         }
+    }
+}
+
+/// Whole days that the node's own certificate is still valid.
+fn own_days_left(config: &Config) -> Result<i64> {
+    let der = pki::certificate(&config.tls.certificate)?;
+    let parsed = certificates::parse(&der).map_err(|e| Failed::usage(e.to_string()))?;
+    let left = parsed.not_after.0.saturating_sub(jiff::Timestamp::now().as_millisecond());
+    Ok(left.div_euclid(DAY_MS))
+}
+
+/// Says on standard error that the certificate of a node runs out.
+pub(super) fn warn_of_expiry(node: &str, days_left: i64) {
+    if days_left < 0 {
+        super::message(&format!("warning: the certificate of node {node} has expired"));
+    } else if days_left < WARNED_DAYS {
+        let left = format!("expires in {days_left} days; replace it in time");
+        super::message(&format!("warning: the certificate of node {node} {left}"));
     }
 }
 

@@ -60,6 +60,29 @@ fn commands_parse_or_are_usage_errors() {
     check("rookery bench sales --count 5 --duration 1s", false);
     check("rookery dev --nodes 3 --keep", true);
     check("rookery completion bash", true);
+    let thumbprint = "ab".repeat(32);
+    check(&format!("rookery cert effective {thumbprint}"), true);
+    check("rookery cert effective --operation put-document --database sales", true);
+    check("rookery cert effective --who-may put-document --database sales", true);
+    check(&format!("rookery cert effective {thumbprint} --who-may put-document"), false);
+    check("rookery cert effective --who-may put-document --operation read-document", false);
+    check("rookery cert unused --for 90d", true);
+    check("rookery cert unused", false);
+    check("rookery cert list-well-known", true);
+    check("rookery cert notifications", true);
+    check("rookery cert policy show", true);
+    check(
+        "rookery cert policy set --renewal same-key-same-issuer --second-factor-for operator",
+        true,
+    );
+    check("rookery cert policy set --renewal always", false);
+    check("rookery admin trust a.pem --name a --clearance cluster-admin", true);
+    check("rookery admin trust a.pem --name a", false);
+    check("rookery admin trust a.pem --name a --clearance cluster-node", false);
+    check("rookery admin generate a --clearance operator --out a.zip", true);
+    check("rookery admin generate a --clearance operator", false);
+    check(&format!("rookery admin delete {thumbprint} --force"), true);
+    check("rookery admin status", true);
 }
 
 #[test]
@@ -147,12 +170,13 @@ fn the_fields_of_json_are_only_ever_added_to() {
     };
     check(
         whoami_row(security::WhoAmIResponse::default()),
-        "registered name clearance databases state expires thumbprint node cluster_id registry_revision",
+        "registered name clearance databases state valid_from expires days_left well_known thumbprint node cluster_id \
+         registry_revision",
     );
     check(
         cert::row(&security::Certificate::default()),
         "name thumbprint short thumbprint_sha1 clearance databases state disabled valid_from expires subject issuer \
-         serial key_algorithm generated certificates secondaries note owner created created_by etag",
+         serial key_algorithm generated certificates secondaries note owner created created_by last_used last_used_node etag",
     );
     check(db::row(Default::default()), "name state access nodes created");
     check(
@@ -172,7 +196,7 @@ fn the_fields_of_json_are_only_ever_added_to() {
             &cluster_proto::GroupStatus::default(),
         ),
         "node node_id reachable fresh group group_id role leader_id term last_log_index committed_index \
-         applied_index lag snapshot_index voters learners registry_revision resident_bytes version state_hash",
+         applied_index lag snapshot_index voters learners registry_revision resident_bytes certificate_expires version state_hash",
     );
 }
 

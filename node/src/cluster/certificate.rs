@@ -7,6 +7,7 @@ use rookery_proto::log::v1::{CertificateRecord, SecondaryRecord};
 
 use crate::{
     authz::{Access, Clearance, Registration},
+    certificates::{self, KeyDigest},
     names::{DatabaseId, NodeId, Thumbprint, Timestamp},
     results::Error,
 };
@@ -20,6 +21,8 @@ pub struct Certificate {
     pub primary: Thumbprint,
     /// What all certificates of the entry share.
     pub entry: Arc<CertificateEntry>,
+    /// The digest of its key.
+    pub key: KeyDigest,
 }
 
 /// What a primary and its secondaries share, besides their rights.
@@ -83,11 +86,21 @@ impl Certificate {
         let primary = first.thumbprint;
         let mut all = Vec::with_capacity(1 + record.secondaries.len());
         for secondary in record.secondaries {
+            let key = key(&secondary.key_digest, &secondary.der)?;
             let registration = Arc::new(stands_for(&first, secondary)?);
-            all.push(Self { registration, primary, entry: Arc::clone(&entry) });
+            all.push(Self { registration, primary, entry: Arc::clone(&entry), key });
         }
-        all.insert(0, Self { registration: Arc::new(first), primary, entry });
+        let key = key(&record.key_digest, &record.der)?;
+        all.insert(0, Self { registration: Arc::new(first), primary, entry, key });
         Ok(all)
+    }
+}
+
+/// The digest of a certificate's key, as it was kept, or taken again where it was not.
+fn key(digest: &[u8], der: &[u8]) -> Result<KeyDigest, Error> {
+    match KeyDigest::from_bytes(digest) {
+        Some(key) => Ok(key),
+        None => certificates::key_digest(der).map_err(corrupt),
     }
 }
 

@@ -42,6 +42,7 @@ impl Applying<'_, '_> {
         };
         decide(actor, action, &target)?;
         for (field, parsed) in collection.all() {
+            self.not_well_known(&parsed.thumbprint)?;
             self.not_registered(&parsed.thumbprint, &field)?;
         }
         let grants = self.resolve(&put.grants)?;
@@ -85,6 +86,7 @@ impl Applying<'_, '_> {
             secondaries: collection.secondaries.iter().map(secondary_record).collect(),
             note: put.note.clone(),
             owner: put.owner.clone(),
+            key_digest: key_digest(parsed),
             ..CertificateRecord::default()
         }
     }
@@ -190,15 +192,17 @@ impl Applying<'_, '_> {
     }
 
     /// A registered certificate, and its entry as the rules want to know it.
-    fn target(
+    pub(super) fn target(
         &self,
         actor: &Registration,
         thumbprint: &[u8],
     ) -> Result<(Arc<Certificate>, Target), Refusal> {
         let thumbprint = check::thumbprint(thumbprint)?;
-        let named = self.registry.certificate_details(&thumbprint).ok_or_else(|| {
-            refusal_at("NOT_FOUND", "thumbprint", "no certificate of this thumbprint is registered")
-        })?;
+        let Some(named) = self.registry.certificate_details(&thumbprint) else {
+            self.not_well_known(&thumbprint)?;
+            let message = "no certificate of this thumbprint is registered";
+            return Err(refusal_at("NOT_FOUND", "thumbprint", message));
+        };
         let target = self.registry.target(named, Some(actor.thumbprint), self.entry.at);
         Ok((Arc::clone(named), target))
     }
@@ -239,7 +243,13 @@ fn secondary_record(parsed: &Parsed) -> SecondaryRecord {
         der: parsed.der.clone(),
         not_before_unix_ms: parsed.not_before.0,
         not_after_unix_ms: parsed.not_after.0,
+        key_digest: key_digest(parsed),
     }
+}
+
+/// SHA-256 of the key; none where it cannot be read, and then the record's bytes say it again later.
+fn key_digest(parsed: &Parsed) -> Vec<u8> {
+    certificates::key_digest(&parsed.der).map_or_else(|_| Vec::new(), |key| key.as_bytes().to_vec())
 }
 
 pub(super) fn decide(actor: &Registration, action: Action, target: &Target) -> Result<(), Refusal> {

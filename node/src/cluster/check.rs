@@ -11,7 +11,7 @@ use rookery_proto::log::v1::{
 use crate::{
     authz::{Access, Clearance},
     certificates::{self, Parsed},
-    cluster::audit,
+    cluster::{audit, trust},
     limits,
     names::{self, CertificateName, DatabaseName, Incarnation, NodeName, Thumbprint},
     results::refusal_at,
@@ -50,6 +50,12 @@ pub fn check(command: &ClusterCommand) -> Result<(), Refusal> {
         Some(C::ReportCertificateReplacement(report)) => check_report(report),
         Some(C::ActivateCertificateReplacement(activate)) => replacement_id(&activate.id),
         Some(C::AbortCertificateReplacement(abort)) => replacement_id(&abort.id),
+        Some(C::SetSecurityPolicy(set)) => trust::check::set_policy(set),
+        Some(C::DeclareWellKnownAdmins(declare)) => trust::check::declare(declare),
+        Some(C::RenewCertificate(renew)) => trust::check::renew(renew),
+        Some(C::RecordUse(record)) => trust::check::record_use(record),
+        Some(C::Owner(owner)) => trust::check::owner(owner),
+        Some(C::NoteExpiry(note)) => trust::check::note_expiry(note),
         None => Err(invalid("command", "there is no command")),
     }
 }

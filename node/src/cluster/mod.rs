@@ -37,6 +37,7 @@ mod purge;
 mod records;
 mod registry;
 mod server_certificates;
+mod trust;
 
 use std::sync::{
     Arc,
@@ -58,12 +59,16 @@ pub use self::{
     check::check,
     registry::{Registry, lost_rights},
     server_certificates::{is_running, swap_reason},
+    trust::{
+        LastUse, Renewal, SecurityPolicy, THRESHOLDS, WellKnownAdmin, expiry_threshold,
+        renewal::{Renewable, renewable},
+    },
 };
 pub use crate::results::Error;
 
 use crate::{
     authz::{self, Denied, Registration, ServerOperation},
-    names::{DatabaseName, Thumbprint},
+    names::{DatabaseName, NodeId, Thumbprint},
     results::{self, Author, Entry, Stop, refusal, with},
     storage::{Overlay, Read, Space},
 };
@@ -126,8 +131,8 @@ impl Cluster {
     pub fn publish(&self) -> Arc<Registry> {
         let working = self.working.lock();
         let published = self.published.load_full();
-        if published.revision == working.revision {
-            return published; // Whatever changes the registry changes its revision.
+        if published.revision == working.revision && published.same_uses(&working) {
+            return published; // Whatever else changes the registry changes its revision.
         }
         let next = Arc::new(working.clone());
         self.published.store(Arc::clone(&next));
@@ -165,8 +170,14 @@ impl Cluster {
         let mut witness = Some(audit::Witness::of(index, command, cluster, &registry));
         let applied = results::once(index, command, state, revision, |entry, state| {
             state.watch();
-            let mut applying =
-                Applying { entry, registry: &mut registry, state, changed: false, retention };
+            let mut applying = Applying {
+                entry,
+                registry: &mut registry,
+                state,
+                changed: false,
+                retention,
+                renews: false,
+            };
             let ended = applying.run(cluster).and_then(|outcome| Ok((outcome, applying.finish()?)));
             let witness = witness.take();
             match (ended, witness) {
@@ -229,6 +240,7 @@ fn load(read: &dyn Read, space: Space) -> Result<Registry, Error> {
         registry.set_replacement(record);
         Ok(())
     })?;
+    trust::load(&mut registry, read, space)?;
     Ok(registry)
 }
 
@@ -268,6 +280,15 @@ pub fn operation(command: &ClusterCommand) -> ServerOperation {
         Some(C::AbortCertificateReplacement(_)) => {
             ServerOperation::ResetServerCertificateReplacement
         }
+        Some(C::SetSecurityPolicy(_)) => ServerOperation::SetSecurityPolicy,
+        // Only members write these, in their own name.
+        Some(
+            C::DeclareWellKnownAdmins(_)
+            | C::RenewCertificate(_)
+            | C::RecordUse(_)
+            | C::Owner(_)
+            | C::NoteExpiry(_),
+        ) => ServerOperation::PeerCall,
         None => ServerOperation::SubmitRaftCommand,
     }
 }
@@ -311,6 +332,14 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
             | C::ActivateCertificateReplacement(_)
             | C::AbortCertificateReplacement(_),
         ) => true,
+        // A declaration may be shorter than the last one; a renewal may make room.
+        Some(C::SetSecurityPolicy(_) | C::DeclareWellKnownAdmins(_) | C::RenewCertificate(_)) => {
+            true
+        }
+        Some(C::Owner(owner)) => {
+            !matches!(owner.command, Some(rookery_proto::log::v1::owner_command::Command::Put(_)))
+        }
+        Some(C::RecordUse(_) | C::NoteExpiry(_)) => false,
         None => true,
     }
 }
@@ -322,6 +351,8 @@ struct Applying<'a, 'o> {
     state: &'a mut Overlay<'o>,
     changed: bool,
     retention: audit::Retention,
+    /// Set while certificates make room for a renewed one, whose key stays.
+    renews: bool,
 }
 
 type Outcome = Result<cluster_outcome::Outcome, Stop>;
@@ -425,6 +456,30 @@ impl Applying<'_, '_> {
                 self.administrator(command)?;
                 self.abort_replacement(abort)
             }
+            Some(C::SetSecurityPolicy(set)) => {
+                self.administrator(command)?;
+                self.set_policy(set)
+            }
+            Some(C::DeclareWellKnownAdmins(declare)) => {
+                let member = self.administrator(command)?;
+                self.declare(&member, declare)
+            }
+            Some(C::RenewCertificate(renew)) => {
+                self.administrator(command)?;
+                self.renew(renew)
+            }
+            Some(C::RecordUse(record)) => {
+                let member = self.administrator(command)?;
+                self.record_use(&member, record)
+            }
+            Some(C::Owner(owner)) => {
+                let member = self.administrator(command)?;
+                self.owner(&member, owner)
+            }
+            Some(C::NoteExpiry(note)) => {
+                self.administrator(command)?;
+                self.note_expiry(note)
+            }
             None => {
                 let index = self.entry.index;
                 Err(Error::UnknownCommand { index, what: "cluster command" }.into())
@@ -462,7 +517,7 @@ impl Applying<'_, '_> {
         authz::decide_server(caller, operation, self.entry.at, self.registry.revision)
             .map(drop) // The permit is for proposing; this is the proof that it still holds.
             .map_err(|denied| denial(&denied))?;
-        let registered = self.registry.certificate(&thumbprint).map(Arc::clone);
+        let registered = self.registry.identity(&thumbprint).map(Arc::clone);
         registered.ok_or_else(|| refusal("CERTIFICATE_UNKNOWN", "the author is not registered"))
     }
 
@@ -480,12 +535,21 @@ impl Applying<'_, '_> {
 
     fn store_certificate(&mut self, record: CertificateRecord) -> Result<(), Error> {
         self.changed = true;
+        let thumbprint = Thumbprint::from_bytes(&record.thumbprint)
+            .map_err(|e| Error::corrupt("certificate", e))?;
         records::put(self.state, &record)?;
-        self.registry.set_certificate(record)
+        self.registry.set_certificate(record)?;
+        self.bury_disabled(&thumbprint)
     }
 
     fn forget_certificate(&mut self, thumbprint: &Thumbprint) -> Result<(), Error> {
         self.changed = true;
+        self.bury_deleted(thumbprint)?;
+        let entry = self.registry.certificate_details(thumbprint);
+        let secondaries = entry.map_or_else(Vec::new, |it| it.entry.secondaries.clone());
+        for gone in secondaries.iter().chain([thumbprint]) {
+            self.forget_use(gone)?;
+        }
         records::delete::<CertificateRecord>(self.state, thumbprint.as_bytes())?;
         self.registry.remove_certificate(thumbprint);
         Ok(())
@@ -506,6 +570,9 @@ impl Applying<'_, '_> {
 
     fn store_node(&mut self, record: NodeRecord) -> Result<(), Error> {
         self.changed = true;
+        if record.removed {
+            self.forget_declaration(NodeId(record.id))?;
+        }
         records::put(self.state, &record)?;
         self.registry.set_node(record)
     }

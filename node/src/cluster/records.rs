@@ -7,6 +7,10 @@
 //! | `12` database id (8 bytes big endian) | `DatabaseRecord` |
 //! | `13` node id (8 bytes big endian) | `NodeRecord`; kept after removal, so that no id or incarnation comes back |
 //! | `14` token id | `JoinTokenRecord` |
+//! | `16` thumbprint (32 bytes) | `UseRecord`; outside the registry's revision |
+//! | `17` key digest (32 bytes) | `TombstoneRecord`; never deleted |
+//! | `18` `00` | `TrustRecord` with the security policy |
+//! | `18` `01` node id (8 bytes big endian) | `TrustRecord` with what the node declares |
 //! | `19` | `CertificateReplacement`: the one under way, or the last one |
 //! | `1c` sequence (8 bytes big endian) | `AuditRecord` |
 //! | `1d` sequence (8 bytes big endian) | `AuditCheckpoint` |
@@ -20,7 +24,8 @@ use std::ops::{Bound, ControlFlow};
 use prost::Message;
 use rookery_proto::log::v1::{
     AuditCheckpoint, AuditHead, AuditRecord, CertificateRecord, CertificateReplacement,
-    ClusterSettings, DatabaseRecord, JoinTokenRecord, NodeRecord,
+    ClusterSettings, DatabaseRecord, JoinTokenRecord, NodeRecord, TombstoneRecord, TrustRecord,
+    UseRecord, trust_record,
 };
 
 use crate::{
@@ -60,11 +65,23 @@ records! {
     DatabaseRecord 0x12 "database" this => this.id.to_be_bytes().to_vec();
     NodeRecord 0x13 "node" this => this.id.to_be_bytes().to_vec();
     JoinTokenRecord 0x14 "join token" this => this.id.as_bytes().to_vec();
+    UseRecord 0x16 "use" this => this.thumbprint.clone();
+    TombstoneRecord 0x17 "tombstone" this => this.key_digest.clone();
+    TrustRecord 0x18 "trust" this => match &this.record {
+        Some(trust_record::Record::Policy(_)) => vec![0],
+        Some(trust_record::Record::WellKnownAdmins(declared)) => declaration_id(declared.node_id),
+        None => Vec::new(), // Stands under no key, so it is found out.
+    };
     CertificateReplacement 0x19 "certificate replacement" _this => Vec::new();
     // audit
     AuditRecord 0x1c "audit record" this => this.sequence.to_be_bytes().to_vec();
     AuditCheckpoint 0x1d "audit checkpoint" this => this.sequence.to_be_bytes().to_vec();
     AuditHead 0x1e "audit head" _this => Vec::new();
+}
+
+/// What stands behind the prefix in the key of what a node declares.
+pub(super) fn declaration_id(node_id: u64) -> Vec<u8> {
+    [&[1], node_id.to_be_bytes().as_slice()].concat()
 }
 
 fn key<R: Record>(id: &[u8]) -> Vec<u8> {

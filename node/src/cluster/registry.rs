@@ -3,7 +3,7 @@
 //! Every map is persistent: the next revision shares all that did not change with the one before, so a change costs the
 //! path to one record, and readers keep what they hold.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use rookery_proto::log::v1::{
@@ -12,7 +12,11 @@ use rookery_proto::log::v1::{
 
 use crate::{
     authz::{self, Caller, Clearance, Registration},
-    cluster::{Certificate, list::Entries},
+    cluster::{
+        Certificate,
+        list::Entries,
+        trust::{self, Trust},
+    },
     names::{DatabaseId, DatabaseName, NodeId, Thumbprint, Timestamp},
     results::Error,
 };
@@ -34,6 +38,7 @@ pub struct Registry {
     /// A certificate may be that of several nodes.
     members_by_thumbprint: OrdMap<Thumbprint, OrdSet<NodeId>>,
     replacement: Option<Arc<CertificateReplacement>>,
+    pub(super) trust: Trust,
 }
 
 impl Registry {
@@ -55,9 +60,15 @@ impl Registry {
         match thumbprint {
             None => Caller::Anonymous,
             Some(thumbprint) => self
-                .certificate(&thumbprint)
+                .identity(&thumbprint)
                 .map_or(Caller::Unknown(thumbprint), |found| Caller::Registered(found)),
         }
+    }
+
+    /// What decisions about a thumbprint are made from: its registration, or else what makes it a well-known admin.
+    #[must_use]
+    pub fn identity(&self, thumbprint: &Thumbprint) -> Option<&Arc<Registration>> {
+        self.certificate(thumbprint).or_else(|| self.trust.well_known.get(thumbprint))
     }
 
     /// The registration of a certificate.
@@ -244,6 +255,7 @@ impl Registry {
             if !certificate.is_secondary() {
                 self.entries.insert(&certificate);
             }
+            self.trust.has_key(certificate.key, thumbprint);
             if self.certificates.insert(thumbprint, certificate).is_some() {
                 return Err(Error::corrupt("certificate", "it stands in two records"));
             }
@@ -254,8 +266,11 @@ impl Registry {
     /// Removes a primary and its secondaries.
     pub(super) fn remove_certificate(&mut self, primary: &Thumbprint) {
         let Some(removed) = self.certificates.remove(primary) else { return };
+        self.trust.lost_key(removed.key, primary);
         for secondary in &removed.entry.secondaries {
-            self.certificates.remove(secondary);
+            if let Some(removed) = self.certificates.remove(secondary) {
+                self.trust.lost_key(removed.key, secondary);
+            }
         }
         self.entries.remove(&removed);
     }
@@ -284,6 +299,9 @@ impl Registry {
                     self.members_by_thumbprint.insert(thumbprint, ids);
                 }
             }
+        }
+        if record.removed {
+            self.trust.declare(id, &[]);
         }
         let thumbprints = thumbprints(&record)?;
         for thumbprint in thumbprints.into_iter().filter(|_| !record.removed) {
@@ -314,7 +332,8 @@ pub fn lost_rights(before: &Registry, after: &Registry) -> Vec<Thumbprint> {
             is_narrower(&old.registration, &new.registration).then_some(*thumbprint)
         }
     });
-    lost.collect()
+    let lost: BTreeSet<Thumbprint> = lost.chain(trust::lost_rights(before, after)).collect();
+    lost.into_iter().collect()
 }
 
 /// Whether a registration lost anything on its way from `old` to `new`.

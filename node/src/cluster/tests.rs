@@ -3,6 +3,7 @@
 
 mod own_node;
 mod server_certificates;
+mod trust;
 
 use std::{collections::BTreeMap, ops::Deref, sync::LazyLock, time::Instant};
 
@@ -857,6 +858,7 @@ fn a_change_of_one_of_100_000_certificates_shares_all_others() {
         name: name.into(),
         clearance: USER,
         grants: Vec::new(),
+        key_digest: Thumbprint::of(&n.to_be_bytes()).as_bytes().to_vec(),
         ..CertificateRecord::default()
     };
     for n in 0..100_000 {

@@ -100,6 +100,22 @@ fn refusals_name_file_key_and_remedy() {
         &[],
         &["is not greater than"],
     );
+    let well_known = |thumbprint: &str| {
+        with(&format!("[authorization]\nwell_known_admins = [\"{thumbprint}\"]\n"))
+    };
+    check_refused(
+        &well_known(&"ab".repeat(20)),
+        &[],
+        &[],
+        &["authorization.well_known_admins holds at place 1", "is SHA-1", "-fingerprint -sha256"],
+    );
+    check_refused(&well_known("admin"), &[], &[], &["must be 64 hex digits"]);
+    check_refused(
+        &with("[authorization]\nlast_used_interval_ms = 10\n"),
+        &[],
+        &[],
+        &["authorization.last_used_interval_ms is out of bounds"],
+    );
     check_refused(&with("[log]\nlevel = \"a=b=c\"\n"), &[], &[], &["log.level is refused"]);
     check_refused(&with("[log]\nformat = \"xml\"\n"), &[], &[], &["unknown variant `xml`"]);
     check_refused(
@@ -290,4 +306,20 @@ mod formation_file {
         );
         check(&|f| f.administrators[0].name = " ".into(), "certificate name must not be blank");
     }
+}
+
+#[test]
+fn well_known_admins_are_taken_in_every_notation_once() {
+    let plain = "ab".repeat(32);
+    let colons = plain
+        .to_uppercase()
+        .as_bytes()
+        .chunks(2)
+        .map(|two| String::from_utf8_lossy(two).into_owned())
+        .collect::<Vec<_>>()
+        .join(":");
+    let text = format!("{GOOD}[authorization]\nwell_known_admins = [\"{plain}\", \"{colons}\"]\n");
+    let loaded = parse(&text, path(), &Overrides::default()).unwrap();
+    let thumbprints = loaded.config.authorization.well_known_thumbprints();
+    assert_eq!(thumbprints.iter().map(ToString::to_string).collect::<Vec<_>>(), [plain]);
 }

@@ -120,6 +120,8 @@ impl Consensus {
         self.spawn(|this| async move { this.learn_members().await });
         self.spawn(|this| async move { this.write_denials().await });
         self.spawn(|this| async move { this.keep_sealing_key_registered().await });
+        self.spawn(|this| async move { this.declare_well_known().await });
+        self.spawn(|this| async move { this.tell_expiry().await });
         Ok(())
     }
 

@@ -21,6 +21,7 @@
 //! | `membership` | forming, bootstrapping, joining, leaving, handing over |
 //! | `peers`, `vouched` | the answers to peers, and whom a node hears that was away |
 //! | `status` | what a person asks of a cluster |
+//! | `as_member`, `trust` | commands of a node itself; well-known admins, notices of expiry |
 //!
 //! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
 //! command carries its author's thumbprint, never the node's.
@@ -47,6 +48,7 @@ mod reads;
 pub mod snapshot;
 pub mod state_machine;
 mod status;
+mod trust;
 pub mod types;
 mod vouched;
 

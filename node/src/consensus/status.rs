@@ -46,7 +46,15 @@ impl Consensus {
             registry_revision: self.registry().revision,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             resident_bytes: resident_bytes(),
+            certificate_not_after_unix_ms: self.certificate_not_after(),
         }
+    }
+
+    /// Last moment of the certificate that this node serves with; 0 where it cannot be read.
+    fn certificate_not_after(&self) -> i64 {
+        let identity = self.tls();
+        let parsed = crate::certificates::parse(identity.certificate_der());
+        parsed.map_or(0, |parsed| parsed.not_after.0)
     }
 
     /// A node as the registry and the cluster group's membership know it.

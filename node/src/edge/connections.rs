@@ -14,7 +14,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -63,6 +63,8 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// What the handshake proved; `None` where no certificate was shown.
     pub certificate: Option<PeerCertificate>,
+    /// The minute (of Unix time) in which a use was last noted.
+    noted: AtomicI64,
     revoked: CancellationToken,
 }
 
@@ -70,6 +72,12 @@ impl Connection {
     /// Completes once the certificate of this connection has lost rights.
     pub async fn revoked(&self) {
         self.revoked.cancelled().await;
+    }
+
+    /// Whether no use was noted on this connection in this minute; it is from now on. One load where there was.
+    pub(super) fn is_first_in(&self, minute: i64) -> bool {
+        self.noted.load(Ordering::Relaxed) != minute
+            && self.noted.swap(minute, Ordering::Relaxed) != minute
     }
 
     pub(super) fn revocation(&self) -> CancellationToken {
@@ -198,7 +206,8 @@ impl Slot {
             self.known = Some(certificate.thumbprint);
         }
         drop(table);
-        Arc::new(Connection { id: self.id, remote: self.remote, certificate, revoked })
+        let noted = AtomicI64::new(i64::MIN);
+        Arc::new(Connection { id: self.id, remote: self.remote, certificate, noted, revoked })
     }
 }
 

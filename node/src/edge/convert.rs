@@ -144,7 +144,7 @@ fn code_of(reason: &str) -> Code {
         | "JOIN_TOKEN_REFUSED"
         | "SETUP_OVER" => Code::PermissionDenied,
         other if other.starts_with("CERTIFICATE_") => Code::Unauthenticated,
-        // DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, SECONDARY_CERTIFICATE,
+        // WELL_KNOWN, DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, SECONDARY_CERTIFICATE,
         // CONFIRMATION_REQUIRED, and reasons of newer nodes: the cluster is not in the state that the call needs.
         _ => Code::FailedPrecondition,
     }

@@ -56,6 +56,13 @@ pub trait Engine: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<Applied, Error>;
 
+    /// Puts a command in the cluster group's log in the name of this node, which must be a member.
+    async fn propose_as_member(
+        &self,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error>;
+
     /// Puts writes in the log of the permit's database.
     async fn propose_database(
         &self,
@@ -90,13 +97,6 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Notes a denied call for the audit log; never waits.
     fn note_denial(&self, denial: Denial);
-
-    /// Puts a command of this node itself in the cluster group's log.
-    async fn propose_as_member(
-        &self,
-        command: ClusterCommand,
-        deadline: Instant,
-    ) -> Result<Applied, Error>;
 
     /// The audit log, with everything that was acknowledged before.
     async fn audit(&self, permit: Permit, deadline: Instant) -> Result<AuditView, Error>;

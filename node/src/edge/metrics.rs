@@ -11,7 +11,10 @@ use prometheus_client::{
 use rookery_proto::cluster::v1::NodeStatus;
 use tonic::Code;
 
-use crate::edge::listener::Surface;
+use crate::edge::{
+    expiry::{STATES, Survey},
+    listener::Surface,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
@@ -42,6 +45,16 @@ struct Group {
     group: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfState {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfClearance {
+    clearance: &'static str,
+}
+
 /// The counters of the edge. All labels come from fixed sets, except the names of groups.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -55,6 +68,9 @@ pub struct Metrics {
     fresh: Gauge,
     revision: Gauge,
     resident: Gauge,
+    own_not_after: Gauge,
+    certificates: Family<OfState, Gauge>,
+    earliest_not_after: Family<OfClearance, Gauge>,
 }
 
 impl Default for Metrics {
@@ -71,6 +87,9 @@ impl Default for Metrics {
             fresh: Gauge::default(),
             revision: Gauge::default(),
             resident: Gauge::default(),
+            own_not_after: Gauge::default(),
+            certificates: Family::default(),
+            earliest_not_after: Family::default(),
         };
         metrics.register();
         metrics
@@ -106,6 +125,21 @@ impl Metrics {
         );
         registry.register("registry_revision", "Revision of the registry", self.revision.clone());
         registry.register("resident_bytes", "Resident memory", self.resident.clone());
+        registry.register(
+            "node_certificate_not_after_seconds",
+            "Last moment of this node's own certificate, Unix time",
+            self.own_not_after.clone(),
+        );
+        registry.register(
+            "registered_certificates",
+            "Registered certificates by state",
+            self.certificates.clone(),
+        );
+        registry.register(
+            "certificate_earliest_not_after_seconds",
+            "Last moment of the certificate in force that expires first, by clearance, Unix time",
+            self.earliest_not_after.clone(),
+        );
     }
 
     /// A call was answered.
@@ -132,9 +166,22 @@ impl Metrics {
         self.decisions.get_or_create(&Decision { operation, result }).inc();
     }
 
-    /// The text form, with the gauges as `status` says.
+    fn set_certificates(&self, status: &NodeStatus, survey: &Survey) {
+        self.own_not_after.set(status.certificate_not_after_unix_ms.div_euclid(1_000));
+        for (state, count) in STATES.iter().copied().zip(survey.by_state) {
+            self.certificates.get_or_create(&OfState { state }).set(gauge_value(count));
+        }
+        self.earliest_not_after.clear(); // Without a certificate in force a clearance has no date.
+        for (clearance, not_after) in &survey.earliest {
+            let label = OfClearance { clearance: clearance.title() };
+            self.earliest_not_after.get_or_create(&label).set(not_after.0.div_euclid(1_000));
+        }
+    }
+
+    /// The text form, with the gauges as `status` and `survey` say.
     #[must_use]
-    pub fn encode(&self, status: &NodeStatus) -> String {
+    pub fn encode(&self, status: &NodeStatus, survey: &Survey) -> String {
+        self.set_certificates(status, survey);
         self.fresh.set(i64::from(status.authorization_fresh));
         self.revision.set(gauge_value(status.registry_revision));
         self.resident.set(gauge_value(status.resident_bytes));

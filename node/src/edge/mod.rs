@@ -17,7 +17,7 @@
 //! | [`listener`], client | services, health, reflection, a page for people | decided per request |
 //! | [`listener`], peer | what members say to each other | members |
 //! | [`ops`], loopback | `/livez` `/readyz` `/metrics` | the machine |
-//! | [`admin_socket`] | node state, bootstrap, join | the owner of the node's files |
+//! | [`admin_socket`] | node state, bootstrap, join, certificates in an emergency | the owner of the node's files |
 //!
 //! **Invariant:** a certificate is the only identity, and it comes from the handshake. No header is read for one.
 //!
@@ -33,6 +33,7 @@ mod call;
 pub mod connections;
 pub mod convert;
 pub mod engine;
+mod expiry;
 mod export;
 mod health;
 pub mod join_token;
@@ -44,11 +45,13 @@ mod own_expiry;
 mod package;
 pub mod peer_identity;
 pub mod raft_engine;
+pub mod recognition;
 mod reflection;
 pub mod rpcs;
 pub mod server;
 mod services;
 mod upload;
+mod uses;
 mod work;
 
 #[cfg(test)]
@@ -62,7 +65,7 @@ use tonic_health::pb::health_server::HealthServer;
 use crate::{
     clock::Clock,
     crypto::SealingKey,
-    edge::{engine::Engine, metrics::Metrics, work::Work},
+    edge::{engine::Engine, metrics::Metrics, recognition::Recognition, work::Work},
     tls::CurrentIdentity,
 };
 
@@ -91,6 +94,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Places for what keeps a core busy.
     pub work: Work,
+    /// Who is known by more than a registration, and who called lately.
+    pub recognition: Recognition,
 }
 
 /// What the client listener serves.

@@ -19,30 +19,24 @@ use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    edge::{engine::Engine, health, metrics::Metrics},
+    edge::{Edge, engine::Engine, expiry, health},
     limits,
 };
 
-#[derive(Clone)]
-struct Ops {
-    engine: Arc<dyn Engine>,
-    metrics: Arc<Metrics>,
-}
-
 /// The pages.
-pub fn router(engine: Arc<dyn Engine>, metrics: Arc<Metrics>) -> Router {
+pub fn router(edge: Arc<Edge>) -> Router {
     Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_page))
-        .with_state(Ops { engine, metrics })
+        .with_state(edge)
 }
 
-async fn ready(State(ops): State<Ops>) -> Response {
-    if health::serves(ops.engine.as_ref()).await {
+async fn ready(State(edge): State<Arc<Edge>>) -> Response {
+    if health::serves(edge.engine.as_ref()).await {
         return "ready\n".into_response();
     }
-    let state = format!("not ready: {}\n", state_name(ops.engine.as_ref()));
+    let state = format!("not ready: {}\n", state_name(edge.engine.as_ref()));
     (StatusCode::SERVICE_UNAVAILABLE, state).into_response()
 }
 
@@ -56,8 +50,10 @@ fn state_name(engine: &dyn Engine) -> &'static str {
     }
 }
 
-async fn metrics_page(State(ops): State<Ops>) -> Response {
-    let page = ops.metrics.encode(&ops.engine.status_local().await);
+async fn metrics_page(State(edge): State<Arc<Edge>>) -> Response {
+    let status = edge.engine.status_local().await;
+    let certificates = expiry::survey(&edge.engine.registry(), edge.clock.wall());
+    let page = edge.metrics.encode(&status, &certificates);
     let mut response = page.into_response();
     let kind =
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");

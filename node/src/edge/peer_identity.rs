@@ -2,7 +2,8 @@
 //!
 //! 1. The deadline of the call and the connection it came on.
 //! 2. The registry, once it is fresh: no acknowledged revocation is missing from it.
-//! 3. The caller: the registration under the certificate's SHA-256, whose DER must be the presented one, byte for byte.
+//! 3. The caller: the registration under the certificate's SHA-256, whose DER must be the presented one, byte for byte;
+//!    or what `recognition` finds of a certificate that is not registered.
 //! 4. The decision by `authz`, at the leader's time. It holds for this request and is remembered nowhere.
 //! 5. Only then what depends on the state: whether the database exists for those who may know, whether it is disabled.
 //!
@@ -38,6 +39,8 @@ pub struct CallContext {
     pub registry: Arc<Registry>,
     /// The connection the call came on.
     pub connection: Arc<Connection>,
+    /// What the presented certificate of a well-known admin makes of its holder; see `recognition`.
+    pub well_known: Option<Arc<Registration>>,
 }
 
 impl CallContext {
@@ -45,6 +48,9 @@ impl CallContext {
     #[must_use]
     pub fn caller(&self) -> Caller<'_> {
         let Some(certificate) = &self.connection.certificate else { return Caller::Anonymous };
+        if let Some(well_known) = &self.well_known {
+            return Caller::Registered(well_known);
+        }
         let caller = self.registry.caller(Some(certificate.thumbprint));
         match caller {
             // SHA-256 is not known to collide; whoever finds out how to is still nobody here.
@@ -166,6 +172,7 @@ impl Edge {
                 at: self.clock.wall(),
                 registry: Arc::new(Registry::default()),
                 connection,
+                well_known: None,
             }),
         }
     }
@@ -186,7 +193,9 @@ impl Edge {
         deadline: Instant,
     ) -> Result<CallContext, Status> {
         let fresh = self.engine.fresh(deadline).await.map_err(convert::status)?;
-        Ok(CallContext { deadline, at: fresh.at, registry: fresh.registry, connection })
+        let (at, registry) = (fresh.at, fresh.registry);
+        let context = CallContext { deadline, at, registry, connection, well_known: None };
+        self.recognise(context).await
     }
 
     /// Counts a decision, and notes it for the audit log where it went against the caller.
@@ -197,6 +206,7 @@ impl Edge {
         context: &CallContext,
         database: &str,
     ) -> Result<P, Status> {
+        self.note_use(context, decided.as_ref().err(), operation);
         match decided {
             Ok(permit) => {
                 self.metrics.decided(operation, "allowed");

@@ -69,6 +69,14 @@ impl Engine for RaftEngine {
         self.consensus.propose_cluster(permit, request_id, command, deadline.into_std()).await
     }
 
+    async fn propose_as_member(
+        &self,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        self.consensus.propose_as_member(command, deadline.into_std()).await
+    }
+
     async fn propose_database(
         &self,
         permit: DatabasePermit,
@@ -107,14 +115,6 @@ impl Engine for RaftEngine {
 
     fn note_denial(&self, denial: Denial) {
         self.consensus.note_denial(denial);
-    }
-
-    async fn propose_as_member(
-        &self,
-        command: ClusterCommand,
-        deadline: Instant,
-    ) -> Result<Applied, Error> {
-        self.consensus.propose_as_member(command, deadline.into_std()).await
     }
 
     async fn audit(&self, _permit: Permit, deadline: Instant) -> Result<AuditView, Error> {

@@ -36,7 +36,8 @@ use crate::{
         metrics::Metrics,
         ops,
         raft_engine::RaftEngine,
-        services,
+        recognition::Recognition,
+        services, uses,
     },
     own_certificate::{self, Kept, OwnCertificate, Source},
     storage::{Rocks, Sentinel},
@@ -213,6 +214,7 @@ impl Running {
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
             work: Default::default(),
+            recognition: Recognition::default(),
         });
         running.serve(&config, sockets, admin, &edge, formation)?;
         running.peer_tasks.push(tokio::spawn(own.clone().run()));
@@ -262,8 +264,11 @@ impl Running {
         self.peer_tasks.push(tokio::spawn(revoking));
         self.peer_tasks.push(tokio::spawn(listener::serve(peer, self.peers.clone())));
         self.client_tasks.push(tokio::spawn(listener::serve(client, self.clients.clone())));
-        let pages = ops::router(edge.engine.clone(), edge.metrics.clone());
+        let pages = ops::router(edge.clone());
         self.client_tasks.push(tokio::spawn(ops::serve(sockets.ops, pages, self.clients.clone())));
+        let every = Duration::from_millis(config.authorization.last_used_interval_ms);
+        let recording = uses::record_regularly(edge.clone(), every, self.clients.clone());
+        self.client_tasks.push(tokio::spawn(recording));
         let (router, stop) = (admin_router(edge), self.clients.clone());
         let refusals = note_refused_users(self.consensus.clone());
         self.client_tasks.push(tokio::spawn(async move {

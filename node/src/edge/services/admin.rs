@@ -2,18 +2,29 @@
 
 use std::sync::Arc;
 
-use rookery_proto::admin::v1::{
-    BootstrapRequest, BootstrapResponse, GetNodeStateRequest, GetNodeStateResponse,
-    JoinClusterRequest, JoinClusterResponse, admin_service_server::AdminService,
+use rookery_proto::{
+    admin::v1::{
+        BootstrapRequest, BootstrapResponse, GetNodeStateRequest, GetNodeStateResponse,
+        JoinClusterRequest, JoinClusterResponse, RevokeCertificateRequest,
+        RevokeCertificateResponse, TrustCertificateRequest, TrustCertificateResponse,
+        admin_service_server::AdminService,
+    },
+    log::v1::{self as log, cluster_command::Command, owner_command},
 };
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::{
     certificates::{self, Usage},
+    cluster,
     consensus::State,
-    edge::{Edge, convert, health},
+    edge::{Edge, convert, health, services::security::parse},
+    limits,
     names::{CertificateName, Thumbprint},
 };
+
+/// Why this node writes what its owner asks for; stands in the log.
+const REASON: &str = "admin socket";
 
 /// The admin service.
 pub struct Admin(pub Arc<Edge>);
@@ -86,9 +97,75 @@ impl AdminService for Admin {
             node_id: joined.node_id.0,
         }))
     }
+
+    async fn trust_certificate(
+        &self,
+        request: Request<TrustCertificateRequest>,
+    ) -> Result<Response<TrustCertificateResponse>, Status> {
+        let asked = request.into_inner();
+        let name =
+            CertificateName::parse(&asked.name).map_err(|why| convert::invalid("name", why))?;
+        let clearance = parse::clearance(asked.clearance)?;
+        let grants = parse::grants(&asked.grants, clearance)?;
+        let given = zeroize::Zeroizing::new(asked.certificate);
+        let refused = |why: certificates::Refused| convert::invalid("certificate", why);
+        let upload = certificates::from_upload(&given, None).map_err(refused)?;
+        let private_key_dropped = upload.private_key_dropped;
+        let parsed = certificates::parse(&upload.single().map_err(refused)?).map_err(refused)?;
+        certificates::check_registrable(&parsed, Usage::Client, self.0.clock.wall())
+            .map_err(refused)?;
+        if parsed.thumbprint == self.0.node.identity.load().thumbprint() {
+            return Err(convert::invalid("certificate", "is the certificate of this node"));
+        }
+        let put = log::PutCertificate {
+            der: parsed.der.clone(),
+            name: name.as_str().to_owned(),
+            clearance: clearance.number(),
+            grants,
+            ..log::PutCertificate::default()
+        };
+        self.by_owner(owner_command::Command::Put(put)).await?;
+        tracing::warn!(thumbprint = %parsed.thumbprint, %clearance, "a certificate was registered over the admin socket");
+        Ok(Response::new(TrustCertificateResponse {
+            thumbprint: parsed.thumbprint.to_string(),
+            name: name.as_str().to_owned(),
+            clearance: clearance.into(),
+            not_after_unix_ms: parsed.not_after.0,
+            private_key_dropped,
+        }))
+    }
+
+    async fn revoke_certificate(
+        &self,
+        request: Request<RevokeCertificateRequest>,
+    ) -> Result<Response<RevokeCertificateResponse>, Status> {
+        let asked = request.into_inner();
+        let thumbprint = parse::thumbprint(&asked.thumbprint)?;
+        let delete =
+            log::OwnerDelete { thumbprint: thumbprint.as_bytes().to_vec(), force: asked.force };
+        self.by_owner(owner_command::Command::Delete(delete)).await?;
+        tracing::warn!(%thumbprint, force = asked.force, "a certificate was deleted over the admin socket");
+        Ok(Response::new(RevokeCertificateResponse {}))
+    }
 }
 
 impl Admin {
+    /// Puts a command into the log in the name of this node, with the reason that it came from its owner.
+    async fn by_owner(&self, command: owner_command::Command) -> Result<(), Status> {
+        match self.0.engine.state() {
+            State::Member => {}
+            state @ (State::Passive(_) | State::Joining | State::Removed) => {
+                return Err(convert::not_serving(&state));
+            }
+        }
+        let owner = log::OwnerCommand { reason: REASON.to_owned(), command: Some(command) };
+        let command = log::ClusterCommand { command: Some(Command::Owner(owner)) };
+        cluster::check(&command).map_err(convert::refusal)?;
+        let deadline = Instant::now() + limits::DEADLINE_DEFAULT;
+        let applied = self.0.engine.propose_as_member(command, deadline).await;
+        applied.map(drop).map_err(convert::status)
+    }
+
     /// Why the node does not serve; empty where it does.
     async fn reason(&self, state: &State) -> String {
         let reason = match state {

@@ -222,6 +222,7 @@ fn database_of(outcome: log::cluster_outcome::Outcome) -> Result<log::DatabaseRe
         | log::cluster_outcome::Outcome::Node(_)
         | log::cluster_outcome::Outcome::PurgedCertificates(_)
         | log::cluster_outcome::Outcome::CertificateReplacement(_)
+        | log::cluster_outcome::Outcome::SecurityPolicy(_)
         | log::cluster_outcome::Outcome::Done(_) => Err(unexpected_outcome()),
     }
 }

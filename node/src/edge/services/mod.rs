@@ -13,6 +13,7 @@ mod databases;
 mod documents;
 mod security;
 mod server_certificates;
+mod trust;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -27,6 +28,7 @@ use rookery_proto::{
     security::v1::{
         security_service_server::SecurityServiceServer,
         server_certificate_service_server::ServerCertificateServiceServer,
+        trust_service_server::TrustServiceServer,
     },
 };
 use tonic::{Status, codec::CompressionEncoding, server::NamedService};
@@ -64,12 +66,19 @@ pub fn of_clients(edge: &Arc<Edge>) -> Router {
     let service = server_certificates::ServerCertificates(edge.clone());
     let router = with(router, bounded!(ServerCertificateServiceServer, service));
     let router = with(router, bounded!(AuditServiceServer, audit::Audit::new(edge.clone())));
+    let router = with(router, bounded!(TrustServiceServer, trust::Trust(edge.clone())));
     with(router, bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))
 }
 
 /// The service of the admin socket.
 pub fn of_admin_socket(edge: &Arc<Edge>) -> Router {
     with(Router::new(), bounded!(AdminServiceServer, admin::Admin(edge.clone())))
+}
+
+/// The service of the admin socket, without a socket.
+#[cfg(test)]
+pub fn admin_service(edge: &Arc<Edge>) -> admin::Admin {
+    admin::Admin(edge.clone())
 }
 
 /// Adds a gRPC service under its full name.

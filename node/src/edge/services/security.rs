@@ -4,8 +4,8 @@
 //! (so that the answer is quick and explained), and both again by `apply`, whose word is the last.
 
 mod list;
-mod parse;
-mod shown;
+pub(super) mod parse;
+pub(super) mod shown;
 
 use std::sync::Arc;
 
@@ -27,19 +27,21 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     authz::{
-        self, Clearance, Permit, ServerOperation,
+        self, Caller, Clearance, Permit, ServerOperation,
         certificates_rules::{self, Action, Target},
     },
-    certificates::{Parsed, Usage},
+    certificates::{self, Parsed, Usage},
     cluster,
     edge::{
-        Edge, convert, export, package,
+        Edge, convert,
+        expiry::days_left,
+        export, package,
         peer_identity::CallContext,
         services::{propose, propose_renamed, request_id, unexpected_outcome},
         upload,
     },
     limits,
-    names::{RequestId, Thumbprint},
+    names::{RequestId, Thumbprint, Timestamp},
 };
 
 /// The security service.
@@ -288,6 +290,9 @@ impl SecurityService for Security {
         let id = request_id(&asked.request_id)?;
         let thumbprint = parse::thumbprint(&asked.thumbprint)?;
         // A certificate that is gone may be the work of an earlier try of this request id: the log knows.
+        if context.registry.is_well_known(&thumbprint) {
+            return Err(well_known());
+        }
         if let Some(named) = context.registry.certificate_details(&thumbprint) {
             self.0.allowed(&context, Action::Delete, &self.target(named, &context))?;
             cluster::is_primary(named).map_err(convert::refusal)?;
@@ -327,23 +332,7 @@ impl SecurityService for Security {
         request: Request<WhoAmIRequest>,
     ) -> Result<Response<WhoAmIResponse>, Status> {
         let context = self.0.identify(&request).await?;
-        let mut answer = WhoAmIResponse {
-            thumbprint: context.thumbprint().map_or_else(String::new, |it| it.to_string()),
-            node: self.0.node.name.clone(),
-            ..WhoAmIResponse::default()
-        };
-        // Of the cluster only those hear who belong to it.
-        if let Some(registration) = context.registration() {
-            answer.registered = true;
-            answer.name.clone_from(&registration.name);
-            answer.clearance = registration.clearance.into();
-            answer.grants = shown::grants(registration.grants.iter(), &context.registry);
-            answer.not_after_unix_ms = registration.not_after.0;
-            answer.state = shown::state(registration, context.at);
-            answer.cluster_id.clone_from(&context.registry.cluster_id);
-            answer.registry_revision = context.registry.revision;
-        }
-        Ok(Response::new(answer))
+        Ok(Response::new(who_am_i(&context, &self.0.node.name)))
     }
 }
 
@@ -429,13 +418,67 @@ impl Security {
     }
 }
 
+fn well_known() -> Status {
+    convert::Answer::new(
+        tonic::Code::FailedPrecondition,
+        "WELL_KNOWN",
+        "This thumbprint is a well-known admin: it stands in the configuration of nodes \
+         (authorization.well_known_admins) and not in the registry. Take it out there and restart them.",
+    )
+    .status()
+}
+
+/// What a caller of any kind is told about itself. Of the cluster only those hear who belong to it.
+fn who_am_i(context: &CallContext, node: &str) -> WhoAmIResponse {
+    let mut answer = WhoAmIResponse {
+        thumbprint: context.thumbprint().map_or_else(String::new, |it| it.to_string()),
+        node: node.to_owned(),
+        ..WhoAmIResponse::default()
+    };
+    let registration = match context.caller() {
+        Caller::Anonymous => {
+            answer.state = "no certificate".to_owned();
+            return answer;
+        }
+        Caller::Unknown(_) => {
+            answer.state = "unknown".to_owned();
+            if let Some(certificate) = &context.connection.certificate
+                && let Ok(parsed) = certificates::parse(&certificate.der)
+            {
+                dates(&mut answer, parsed.not_before, parsed.not_after, context.at);
+            }
+            return answer;
+        }
+        Caller::Registered(registration) => registration,
+    };
+    answer.well_known = context.well_known.is_some();
+    answer.registered = !answer.well_known;
+    answer.name.clone_from(&registration.name);
+    answer.clearance = registration.clearance.into();
+    answer.grants = shown::grants(registration.grants.iter(), &context.registry);
+    dates(&mut answer, registration.not_before, registration.not_after, context.at);
+    answer.state = shown::state(registration, context.at);
+    answer.cluster_id.clone_from(&context.registry.cluster_id);
+    answer.registry_revision = context.registry.revision;
+    answer
+}
+
+fn dates(answer: &mut WhoAmIResponse, from: Timestamp, to: Timestamp, at: Timestamp) {
+    answer.not_before_unix_ms = from.0;
+    answer.not_after_unix_ms = to.0;
+    answer.days_left = days_left(to, at);
+}
+
 /// A registered certificate, primary or secondary.
 fn find(
     thumbprint: &Thumbprint,
     context: &CallContext,
 ) -> Result<Arc<cluster::Certificate>, Status> {
-    let found = context.registry.certificate_details(thumbprint).map(Arc::clone);
-    found.ok_or_else(|| convert::not_found("certificate", thumbprint))
+    match context.registry.certificate_details(thumbprint) {
+        Some(found) => Ok(Arc::clone(found)),
+        None if context.registry.is_well_known(thumbprint) => Err(well_known()),
+        None => Err(convert::not_found("certificate", thumbprint)),
+    }
 }
 
 fn state_command(

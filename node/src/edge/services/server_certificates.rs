@@ -303,6 +303,7 @@ fn replacement_of(
         | cluster_outcome::Outcome::Database(_)
         | cluster_outcome::Outcome::Node(_)
         | cluster_outcome::Outcome::PurgedCertificates(_)
+        | cluster_outcome::Outcome::SecurityPolicy(_)
         | cluster_outcome::Outcome::Done(_) => Err(unexpected_outcome()),
     }
 }

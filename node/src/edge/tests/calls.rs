@@ -485,7 +485,9 @@ async fn calls_and_decisions_are_counted() {
     fixture.connect(None).await.empty("rookery.cluster.v1.ClusterService/GetTopology").await;
     fixture.connect(None).await.empty("made.up/Name").await;
     let status = crate::edge::engine::Engine::status_local(fixture.fake.as_ref()).await;
-    let page = fixture.edge.metrics.encode(&status);
+    let survey =
+        crate::edge::expiry::survey(&fixture.edge.engine.registry(), fixture.edge.clock.wall());
+    let page = fixture.edge.metrics.encode(&status, &survey);
     for line in [
         r#"rookery_requests_total{rpc="rookery.cluster.v1.ClusterService/GetTopology",code="OK"} 1"#,
         r#"rookery_requests_total{rpc="rookery.cluster.v1.ClusterService/GetTopology",code="UNAUTHENTICATED"} 1"#,
@@ -493,6 +495,10 @@ async fn calls_and_decisions_are_counted() {
         r#"rookery_authorization_decisions_total{operation="view-topology",result="CERTIFICATE_REQUIRED"} 1"#,
         r#"rookery_leader{group="cluster"} 1"#,
         "rookery_authorization_fresh 1",
+        r#"rookery_registered_certificates{state="valid"} 2"#,
+        r#"rookery_registered_certificates{state="expired"} 0"#,
+        r#"rookery_certificate_earliest_not_after_seconds{clearance="Cluster Admin"}"#,
+        r#"rookery_certificate_earliest_not_after_seconds{clearance="Cluster Node"}"#,
     ] {
         assert!(page.contains(line), "{line} is missing in\n{page}");
     }

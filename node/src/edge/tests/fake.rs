@@ -179,6 +179,18 @@ impl Engine for Fake {
         refused(applied)
     }
 
+    async fn propose_as_member(
+        &self,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        self.answers(deadline).await?;
+        let registry = self.cluster.registry();
+        let node = registry.node(NodeId(1)).unwrap();
+        let author = Author::Certificate(Thumbprint::from_bytes(&node.thumbprint).unwrap());
+        refused(self.apply_cluster(author, RequestId::random(), command))
+    }
+
     async fn propose_database(
         &self,
         permit: DatabasePermit,

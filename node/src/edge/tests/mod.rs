@@ -6,6 +6,7 @@ mod calls;
 mod fake;
 mod rpcs;
 mod server;
+mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -34,6 +35,7 @@ use crate::{
         connections::{Bounds, Connections},
         listener::{self, Listener, Surface},
         metrics::Metrics,
+        recognition::Recognition,
     },
     tls::{self, CurrentIdentity, PinnedCertificate, TlsIdentity, testing::identity},
 };
@@ -81,6 +83,7 @@ impl Fixture {
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
             work: Default::default(),
+            recognition: Recognition::default(),
         });
         let tcp = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = tcp.local_addr().unwrap();

@@ -12,14 +12,14 @@ use crate::{
 };
 
 /// A name as people will read it: nothing invisible, nothing that turns the reading direction.
-pub(super) fn certificate_name(text: &str) -> Result<CertificateName, Status> {
+pub(in crate::edge::services) fn certificate_name(text: &str) -> Result<CertificateName, Status> {
     let name = CertificateName::parse(text).map_err(|why| convert::invalid("name", why))?;
     readable("name", text)?;
     Ok(name)
 }
 
 /// A note and who answers for the certificate.
-pub(super) fn remarks(note: &str, owner: &str) -> Result<(), Status> {
+pub(in crate::edge::services) fn remarks(note: &str, owner: &str) -> Result<(), Status> {
     names::check_note(note).map_err(|why| convert::invalid("note", why))?;
     names::check_owner(owner).map_err(|why| convert::invalid("owner", why))?;
     readable("note", note)?;
@@ -35,16 +35,16 @@ fn readable(field: &str, text: &str) -> Result<(), Status> {
     Err(convert::invalid(field, why))
 }
 
-pub(super) fn thumbprint(text: &str) -> Result<Thumbprint, Status> {
+pub(in crate::edge::services) fn thumbprint(text: &str) -> Result<Thumbprint, Status> {
     text.parse().map_err(|why| convert::invalid("thumbprint", why))
 }
 
-pub(super) fn clearance(number: i32) -> Result<Clearance, Status> {
+pub(in crate::edge::services) fn clearance(number: i32) -> Result<Clearance, Status> {
     Clearance::try_from(number).map_err(|why| convert::invalid("clearance", why))
 }
 
 /// Grants by name. Above User they would mean nothing, so that they are given is a mistake.
-pub(super) fn grants(
+pub(in crate::edge::services) fn grants(
     grants: &[Grant],
     clearance: Clearance,
 ) -> Result<Vec<log::GrantByName>, Status> {
@@ -67,7 +67,7 @@ pub(super) fn grants(
 }
 
 /// The revision in an etag; 0 for any.
-pub(super) fn revision(etag: &str) -> Result<u64, Status> {
+pub(in crate::edge::services) fn revision(etag: &str) -> Result<u64, Status> {
     match etag {
         "" => Ok(0),
         etag => match etag.parse() {

@@ -14,11 +14,11 @@ use crate::{
     names::{DatabaseId, Timestamp},
 };
 
-pub(super) fn state(registration: &Registration, at: Timestamp) -> String {
+pub(in crate::edge::services) fn state(registration: &Registration, at: Timestamp) -> String {
     State::of(registration, at).word().to_owned()
 }
 
-pub(super) fn grants<'a>(
+pub(in crate::edge::services) fn grants<'a>(
     grants: impl Iterator<Item = (&'a DatabaseId, &'a Access)>,
     registry: &Registry,
 ) -> Vec<Grant> {
@@ -30,7 +30,7 @@ pub(super) fn grants<'a>(
 }
 
 /// The entry of a registered certificate.
-pub(super) fn entry(
+pub(in crate::edge::services) fn entry(
     found: &cluster::Certificate,
     registry: &Registry,
     at: Timestamp,
@@ -40,7 +40,7 @@ pub(super) fn entry(
 }
 
 /// The entry of a record that the log answered with.
-pub(super) fn record(
+pub(in crate::edge::services) fn record(
     record: log::CertificateRecord,
     registry: &Registry,
     at: Timestamp,
@@ -53,7 +53,7 @@ pub(super) fn record(
 }
 
 /// An entry without the bytes of its certificates, for lists.
-pub(super) fn without_bytes(mut certificate: Certificate) -> Certificate {
+pub(in crate::edge::services) fn without_bytes(mut certificate: Certificate) -> Certificate {
     certificate.der.clear();
     certificate.secondaries.iter_mut().for_each(|secondary| secondary.der.clear());
     certificate
@@ -83,6 +83,11 @@ fn shown(all: &[&cluster::Certificate], registry: &Registry, at: Timestamp) -> O
         generated: entry.generated,
         ..Certificate::default()
     };
+    if let Some(last) = registry.last_use(&registration.thumbprint) {
+        certificate.last_used_unix_ms = last.at.0;
+        certificate.last_used_node =
+            registry.node(last.node).map_or_else(String::new, |node| node.name.clone());
+    }
     if let Ok(parsed) = certificates::parse(&registration.der) {
         certificate.thumbprint_sha1 = parsed.thumbprint_sha1;
         certificate.subject = parsed.subject;
