@@ -178,7 +178,7 @@ impl Channels {
     }
 
     /// Keeps a channel open to this member from now on; must be called inside the async runtime. A member whose
-    /// address or incarnation changed gets a new channel, and the old one closes; one whose certificates changed keeps
+    /// address, incarnation or all certificates changed gets a new channel, and the old one closes; otherwise it keeps
     /// its channel, which finds a new stream by itself where the old one was opened under another certificate.
     ///
     /// # Errors
@@ -190,7 +190,12 @@ impl Channels {
         let target = self.target(node, member)?;
         let mut peers = self.peers.write();
         let certificates = certificates(member)?;
-        match peers.get(&node).filter(|channel| channel.target == target) {
+        // Who has no certificate in common with the one that was dialled is somebody else.
+        let same = |channel: &&Arc<Channel>| {
+            let known = channel.certificates.load();
+            channel.target == target && certificates.iter().any(|it| known.contains(it))
+        };
+        match peers.get(&node).filter(same) {
             Some(channel) => channel.certificates.store(Arc::new(certificates)),
             None => {
                 let channel = Channel::open(self.identity.clone(), target, certificates);
