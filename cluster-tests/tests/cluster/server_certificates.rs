@@ -212,7 +212,7 @@ async fn rotation_under_load_fails_no_request_and_every_node_presents_the_new_ce
     replace(&admin, for_all(&shared)).await?;
     reaches(&admin, "finished").await?;
     now(&mut cluster, &[&shared, &shared, &shared]).await?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     let (made, failed) = calls.finish().await?;
     anyhow::ensure!(failed.is_empty(), "{} of {made} calls failed: {:?}", failed.len(), failed[0]);
     anyhow::ensure!(made >= 300, "only {made} calls were made");
