@@ -11,7 +11,7 @@
 //! [`CallError::Timeout`] nobody knows whether the peer has carried it out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
     pin::Pin,
@@ -178,7 +178,7 @@ impl Channels {
     }
 
     /// Keeps a channel open to this member from now on; must be called inside the async runtime. A member whose
-    /// address or incarnation changed gets a new channel, and the old one closes; one whose certificates changed keeps
+    /// address, incarnation or all certificates changed gets a new channel, and the old one closes; otherwise it keeps
     /// its channel, which finds a new stream by itself where the old one was opened under another certificate.
     ///
     /// # Errors
@@ -190,7 +190,12 @@ impl Channels {
         let target = self.target(node, member)?;
         let mut peers = self.peers.write();
         let certificates = certificates(member)?;
-        match peers.get(&node).filter(|channel| channel.target == target) {
+        // Who has no certificate in common with the one that was dialled is somebody else.
+        let same = |channel: &&Arc<Channel>| {
+            let known = channel.certificates.load();
+            channel.target == target && certificates.iter().any(|it| known.contains(it))
+        };
+        match peers.get(&node).filter(same) {
             Some(channel) => channel.certificates.store(Arc::new(certificates)),
             None => {
                 let channel = Channel::open(self.identity.clone(), target, certificates);
@@ -424,6 +429,20 @@ impl Dialler {
             if !self.is_current(&link)
                 && let Ok((new, new_answers)) = self.open(0, true).await
             {
+                // Callers wait for a moment, so that no append overtakes one that is under way on the old stream: a
+                // group's leader takes a follower that answers out of order for one that lost its log.
+                state.send_replace(State::Connecting);
+                match link.settle(&mut answers).await {
+                    Settled::Yes => {}
+                    Settled::NotYet => {
+                        state.send_replace(State::Up(link.clone()));
+                        continue;
+                    }
+                    Settled::Ended(why) => {
+                        link.close();
+                        return why;
+                    }
+                }
                 tracing::info!(peer = %self.target.node, "channel renewed after a change of certificates");
                 state.send_replace(State::Up(new.clone()));
                 let old = std::mem::replace(&mut link, new);
@@ -431,6 +450,13 @@ impl Dialler {
             }
         }
     }
+}
+
+/// Whether the appends of a stream that is to end are answered.
+enum Settled {
+    Yes,
+    NotYet,
+    Ended(&'static str),
 }
 
 /// How often a stream is compared with the certificates in force.
@@ -499,6 +525,8 @@ type Answer = Result<channel_response::Body, peer::PeerError>;
 struct Waiting {
     last_call: u64,
     calls: BTreeMap<u64, oneshot::Sender<Answer>>,
+    /// Appends that are not answered, whether somebody waits for them or not.
+    appends: BTreeSet<u64>,
     closed: bool,
 }
 
@@ -555,13 +583,14 @@ impl Link {
             () = self.closed.cancelled() => None,
         };
         let (bytes, slot) = room.ok_or_else(|| unreachable("the channel closed"))?;
-        let (call, answer) = self.register()?;
+        let append = matches!(request.body, Some(channel_request::Body::Append(_)));
+        let (call, answer) = self.register(append)?;
         request.call = call;
         slot.send(Frame { request, _bytes: bytes });
         Ok(Pending { call, answer, link: self.clone() })
     }
 
-    fn register(&self) -> Result<(u64, oneshot::Receiver<Answer>), CallError> {
+    fn register(&self, append: bool) -> Result<(u64, oneshot::Receiver<Answer>), CallError> {
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.waiting.lock();
         if waiting.closed {
@@ -573,6 +602,9 @@ impl Link {
         waiting.last_call += 1;
         let call = waiting.last_call;
         waiting.calls.insert(call, sender);
+        if append {
+            waiting.appends.insert(call);
+        }
         Ok((call, answer))
     }
 
@@ -593,11 +625,28 @@ impl Link {
             if call == 0 || call > waiting.last_call {
                 return "an answer to a call that was never made";
             }
+            waiting.appends.remove(&call);
             // A caller that gave up has taken its number away; its answer is dropped.
             if let Some(caller) = waiting.calls.remove(&call) {
                 let _ = caller.send(answer);
             }
         }
+    }
+
+    /// Takes no more calls, and waits until all appends are answered.
+    async fn settle(&self, answers: &mut tonic::Streaming<ChannelResponse>) -> Settled {
+        self.waiting.lock().closed = true;
+        let until = Instant::now() + limits::PEER_APPEND_TIMEOUT;
+        while !self.waiting.lock().appends.is_empty() {
+            if Instant::now() >= until {
+                self.waiting.lock().closed = false;
+                return Settled::NotYet;
+            }
+            if let Ok(why) = timeout(Duration::from_millis(5), self.read(answers)).await {
+                return Settled::Ended(why);
+            }
+        }
+        Settled::Yes
     }
 
     /// Takes no more calls and ends when those under way are answered.
