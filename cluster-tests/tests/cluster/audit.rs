@@ -390,7 +390,7 @@ async fn an_export_verifies_without_the_cluster_and_holds_no_secret() -> Result<
 
 #[tokio::test]
 async fn a_killed_leader_takes_no_record_of_an_acknowledged_action_with_it() -> Result<()> {
-    const CALLS: usize = 60;
+    const CALLS: usize = 24;
     let mut cluster = Cluster::start(3).await?;
     let leader = cluster.leader("cluster").await?;
     let via = cluster.admin((leader + 1) % 3)?;
