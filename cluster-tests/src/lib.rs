@@ -16,6 +16,7 @@
 //! | [`workload`] | writers that remember what was acknowledged, and the proof that it is still there |
 //! | [`markers`] | planted words, and the search for them in every file of a folder |
 //! | [`golden`] | texts that a reader reviews once and a test compares afterwards |
+//! | [`fault_proxy`] | a proxy that breaks links on request, with Toxiproxy's interface |
 //! | [`probes`] | calls on open connections while a right is taken away |
 //! | [`wait`] | conditions with deadlines |
 
@@ -25,6 +26,7 @@ pub mod cluster;
 pub mod connection;
 pub mod containers;
 pub mod contract;
+pub mod fault_proxy;
 pub mod golden;
 pub mod identity;
 pub mod logs;
