@@ -45,6 +45,7 @@ mod reflection;
 pub mod rpcs;
 pub mod server;
 mod services;
+pub mod streams;
 
 #[cfg(test)]
 mod tests;
