@@ -17,8 +17,11 @@
 //! | [`markers`] | planted words, and the search for them in every file of a folder |
 //! | [`golden`] | texts that a reader reviews once and a test compares afterwards |
 //! | [`probes`] | calls on open connections while a right is taken away |
+//! | [`lines`] | the ways in which a client reaches a node again and again, and what each request was told |
+//! | [`authorization_history`] | the exact checker: could a permission with these versions have decided so? |
 //! | [`wait`] | conditions with deadlines |
 
+pub mod authorization_history;
 pub mod binary;
 pub mod caller;
 pub mod cluster;
@@ -26,6 +29,7 @@ pub mod connection;
 pub mod contract;
 pub mod golden;
 pub mod identity;
+pub mod lines;
 pub mod logs;
 pub mod markers;
 pub mod node;

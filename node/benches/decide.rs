@@ -13,7 +13,7 @@ use rookery::{
     names::{DatabaseId, Thumbprint, Timestamp},
 };
 
-const CERTIFICATES: u64 = 10_000;
+const CERTIFICATES: u64 = 100_000;
 const GRANTS: u64 = 1_000;
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -37,7 +37,7 @@ fn registration(number: u64, grants: u64) -> Registration {
     }
 }
 
-/// 10,000 certificates, each with one grant but number 0, which has 1,000.
+/// 100,000 certificates, each with one grant but number 0, which has 1,000.
 fn registry() -> Registry {
     (0..CERTIFICATES)
         .map(|number| registration(number, if number == 0 { GRANTS } else { 1 }))
@@ -59,7 +59,7 @@ fn decide(c: &mut Criterion) {
     let read = DatabaseOperation::ReadDocument;
     let write = DatabaseOperation::PutDocument;
 
-    c.bench_function("allowed: any of 10,000 certificates, one grant", |b| {
+    c.bench_function("allowed: any of 100,000 certificates, one grant", |b| {
         let mut next = 0;
         b.iter(|| {
             next = (next + 7_919) % thumbprints.len();

@@ -13,3 +13,6 @@ mod peer_port;
 mod permissions;
 mod python;
 mod revocation;
+mod revocation_faults;
+mod revocation_history;
+mod revocation_table;
