@@ -230,6 +230,7 @@ async fn rights_that_are_given_work_at_once_on_the_connection_that_is_open() -> 
 }
 
 #[tokio::test]
+#[allow(clippy::disallowed_methods)] // The nodes hold a certificate's dates against this clock.
 async fn a_certificate_that_expires_is_refused_and_its_streams_end() -> Result<()> {
     /// How far nodes may differ about the leader's clock.
     const TOLERANCE: Duration = Duration::from_millis(250);
