@@ -18,5 +18,8 @@ mod pki;
 mod pki_bad_input;
 mod python;
 mod revocation;
+mod revocation_faults;
+mod revocation_history;
+mod revocation_table;
 mod server_certificates;
 mod trust;

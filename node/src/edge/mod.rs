@@ -50,6 +50,7 @@ mod reflection;
 pub mod rpcs;
 pub mod server;
 mod services;
+pub mod streams;
 mod upload;
 mod uses;
 mod work;
