@@ -40,7 +40,7 @@ use crate::{
 
 /// Commands that leave no record of their own when they are applied: their content is records already, or a node's
 /// routine note about the use of certificates, which the certificate shows.
-const UNRECORDED: &[&str] = &["record_denials", "checkpoint_audit", "record_use"];
+const UNRECORDED: &[&str] = &["record_denials", "checkpoint_audit", "record_use", "note_expiry"];
 
 /// Why a checkpoint that came too late is refused; no sign of anything wrong.
 const STALE_CHECKPOINT: &str = "AUDIT_CHECKPOINT_STALE";
