@@ -1,4 +1,6 @@
-//! What the operating system says of this process and no library of the standard ones tells.
+//! What is asked of the operating system and no standard library does: who this process is, and secrets from commands.
+
+pub mod command;
 
 /// The user that this process acts as.
 #[must_use]

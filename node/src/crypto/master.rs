@@ -5,23 +5,19 @@ use std::{
     io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{Error, KeyId, Result, SecretKey};
+use crate::os::command::secret_output;
 
 /// How long a command may take that prints the master key.
 pub const MASTER_KEY_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// More than any accepted form has; what is longer is refused without being read.
-const INPUT_BYTES_MAX: u64 = 128;
-/// Most bytes of a command's standard error that reach the log.
-const STDERR_BYTES_MAX: u64 = 8 * 1024;
+const INPUT_BYTES_MAX: usize = 128;
 
 /// Where to take the master key from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,9 +159,8 @@ fn hexadecimal(content: &[u8]) -> std::result::Result<SecretKey, String> {
 
 fn read_bounded(from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
     // The whole capacity at once, so that no half-read key is left behind by a growing buffer.
-    let capacity = usize::try_from(INPUT_BYTES_MAX).unwrap_or(usize::MAX) + 1;
-    let mut content = Zeroizing::new(Vec::with_capacity(capacity));
-    from.take(INPUT_BYTES_MAX + 1).read_to_end(&mut content)?;
+    let mut content = Zeroizing::new(Vec::with_capacity(INPUT_BYTES_MAX + 1));
+    from.take(INPUT_BYTES_MAX as u64 + 1).read_to_end(&mut content)?;
     Ok(content)
 }
 
@@ -174,65 +169,14 @@ fn from_command(words: &[String], timeout: Duration) -> Result<MasterKey> {
         return refuse("the command is empty");
     };
     let fail = |what: String| Error::MasterKey(format!("the command {program} {what}"));
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| fail(format!("cannot be started: {error}")))?;
-    let (sender, output) = mpsc::channel();
-    if let Some(stdout) = child.stdout.take() {
-        thread::spawn(move || sender.send(read_bounded(stdout)));
-    }
-    if let Some(stderr) = child.stderr.take() {
-        let program = program.clone();
-        thread::spawn(move || log_lines(&program, stderr));
-    }
-    let outcome = wait(&mut child, &output, timeout);
-    if outcome.is_err() {
-        // Already gone, or ended here; either way it is reaped.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    let content = outcome.map_err(fail)?;
+    let purpose = "master key command";
+    let content = secret_output(program, arguments, purpose, INPUT_BYTES_MAX + 1, timeout);
+    let content = content.map_err(fail)?;
     let key = raw(&content).or_else(|why| {
         hexadecimal(content.trim_ascii_end())
             .or_else(|_| refuse(format!("what {program} prints {why}; 64 hex digits are fine too")))
     })?;
     MasterKey::new(key)
-}
-
-/// Waits for the output and for a successful end, until the time is up.
-fn wait(
-    child: &mut Child,
-    output: &mpsc::Receiver<std::io::Result<Zeroizing<Vec<u8>>>>,
-    timeout: Duration,
-) -> std::result::Result<Zeroizing<Vec<u8>>, String> {
-    let until = Instant::now() + timeout;
-    let late = || format!("took longer than {} s and was ended", timeout.as_secs_f32());
-    let content = match output.recv_timeout(timeout) {
-        Ok(content) => content.map_err(|error| format!("cannot be read from: {error}"))?,
-        Err(_) => return Err(late()),
-    };
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(content),
-            Ok(Some(status)) => return Err(format!("failed: {status}")),
-            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
-            Ok(None) => return Err(late()),
-            Err(error) => return Err(format!("cannot be waited for: {error}")),
-        }
-    }
-}
-
-fn log_lines(program: &str, stderr: impl Read) {
-    let mut text = Vec::new();
-    // What was read until a failure is still worth a line.
-    let _ = stderr.take(STDERR_BYTES_MAX).read_to_end(&mut text);
-    for line in String::from_utf8_lossy(&text).lines() {
-        tracing::warn!(program, line = %line.escape_debug(), "master key command");
-    }
 }
 
 #[cfg(test)]
