@@ -14,6 +14,7 @@ pub mod limits;
 pub mod names;
 pub mod os;
 pub mod results;
+pub mod second_factor;
 pub mod storage;
 pub mod telemetry;
 pub mod tls;

@@ -36,6 +36,7 @@ fn registration(clearance: Clearance, grant: Option<Access>) -> Registration {
         disabled: false,
         revision: 1,
         node: (clearance == Clearance::ClusterNode).then_some(NodeId(1)),
+        second_factor: None,
         der,
     }
 }
@@ -357,6 +358,7 @@ const B2: &[Row] = &[
 #[rustfmt::skip]
 const BESIDES: &[Row] = &[
     ("join as a node, with a token", "Y Y Y Y Y Y Y T", &["join-cluster"]),
+    ("2FA enrol, confirm, remove: one's own; of others by the rules about certificates", "Y Y Y Y Y Y Y -", &["enrol-two-factor", "confirm-two-factor", "remove-two-factor"]),
 ];
 
 #[test]

@@ -10,6 +10,7 @@ use rookery_proto::log::v1::{
 use crate::{
     authz::{Access, Clearance},
     certificates::{self, Parsed},
+    cluster::second_factor,
     limits,
     names::{CertificateName, DatabaseName, Incarnation, NodeName, Thumbprint},
     results::refusal_at,
@@ -35,6 +36,17 @@ pub fn check(command: &ClusterCommand) -> Result<(), Refusal> {
         Some(C::RevokeJoinToken(revoke)) => token_id("id", &revoke.id),
         Some(C::JoinNode(join)) => check_join(join),
         Some(C::RemoveNode(_)) => Ok(()),
+        Some(
+            C::PutClusterSecret(_)
+            | C::SealClusterSecret(_)
+            | C::ForgetClusterSecret(_)
+            | C::EnrolSecondFactor(_)
+            | C::OpenSession(_)
+            | C::NoteWrongCode(_)
+            | C::EndSession(_)
+            | C::RemoveSecondFactor(_)
+            | C::ResealSecondFactor(_),
+        ) => second_factor::check(command),
         None => Err(invalid("command", "there is no command")),
     }
 }
@@ -43,7 +55,7 @@ pub(super) fn invalid(field: impl Into<String>, message: impl ToString) -> Refus
     refusal_at("INVALID_ARGUMENT", field, message.to_string())
 }
 
-fn too_many(field: impl Into<String>, most: usize) -> Refusal {
+pub(super) fn too_many(field: impl Into<String>, most: usize) -> Refusal {
     refusal_at("LIMIT_EXCEEDED", field, format!("there may be at most {most}"))
 }
 

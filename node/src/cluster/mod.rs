@@ -27,20 +27,22 @@ mod databases;
 mod nodes;
 mod records;
 mod registry;
+mod second_factor;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rookery_proto::log::v1::{
-    Applied, CertificateRecord, ClusterCommand, ClusterOutcome, ClusterSettings, Command,
-    DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied, cluster_command,
-    cluster_outcome, command,
+    Applied, CertificateRecord, ClusterCommand, ClusterOutcome, ClusterSecretRecord,
+    ClusterSettings, Command, DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal,
+    SecondFactorRecord, applied, cluster_command, cluster_outcome, command,
 };
 
 pub use self::{
     check::check,
     registry::{Certificate, Registry, lost_rights},
+    second_factor::{lock_left_ms, locked, may_manage, recovery_codes_left, used},
 };
 pub use crate::results::Error;
 
@@ -164,6 +166,11 @@ fn load(read: &dyn Read, space: Space) -> Result<Registry, Error> {
     records::all::<CertificateRecord>(read, space, |record| registry.set_certificate(record))?;
     records::all::<DatabaseRecord>(read, space, |record| registry.set_database(record))?;
     records::all::<NodeRecord>(read, space, |record| registry.set_node(record))?;
+    records::all::<SecondFactorRecord>(read, space, |record| registry.set_second_factor(record))?;
+    records::all::<ClusterSecretRecord>(read, space, |record| {
+        registry.set_cluster_secret(record);
+        Ok(())
+    })?;
     Ok(registry)
 }
 
@@ -188,6 +195,17 @@ pub fn operation(command: &ClusterCommand) -> ServerOperation {
         Some(C::RevokeJoinToken(_)) => ServerOperation::RevokeJoinToken,
         Some(C::JoinNode(_)) => ServerOperation::JoinCluster,
         Some(C::RemoveNode(_)) => ServerOperation::RemoveNode,
+        Some(C::EnrolSecondFactor(_)) => ServerOperation::EnrolTwoFactor,
+        Some(C::EndSession(_)) => ServerOperation::TwoFactorLogOut,
+        Some(C::RemoveSecondFactor(_)) => ServerOperation::RemoveTwoFactor,
+        Some(
+            C::PutClusterSecret(_)
+            | C::SealClusterSecret(_)
+            | C::ForgetClusterSecret(_)
+            | C::OpenSession(_)
+            | C::NoteWrongCode(_)
+            | C::ResealSecondFactor(_),
+        ) => ServerOperation::PeerCall,
         None => ServerOperation::SubmitRaftCommand,
     }
 }
@@ -203,6 +221,17 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
         Some(C::EditCertificate(edit)) => certificates::may_narrow(before, edit),
         Some(C::SetDatabaseState(set)) => !set.enabled,
         Some(C::DeleteCertificate(_) | C::DeleteDatabase(_) | C::RemoveNode(_)) => true,
+        // A session ends the one before, and the first one makes the second factor count.
+        Some(C::OpenSession(_) | C::EndSession(_) | C::RemoveSecondFactor(_)) => true,
+        // Nobody's rights hang on these.
+        Some(
+            C::PutClusterSecret(_)
+            | C::SealClusterSecret(_)
+            | C::ForgetClusterSecret(_)
+            | C::EnrolSecondFactor(_)
+            | C::NoteWrongCode(_)
+            | C::ResealSecondFactor(_),
+        ) => false,
         // These only add. A token is judged by the log alone, so no node can act on a revoked one.
         Some(
             C::FormCluster(_)
@@ -277,6 +306,20 @@ impl Applying<'_, '_> {
                 self.administrator(command)?;
                 self.remove_node(remove)
             }
+            Some(
+                C::PutClusterSecret(_)
+                | C::SealClusterSecret(_)
+                | C::ForgetClusterSecret(_)
+                | C::EnrolSecondFactor(_)
+                | C::OpenSession(_)
+                | C::NoteWrongCode(_)
+                | C::EndSession(_)
+                | C::RemoveSecondFactor(_)
+                | C::ResealSecondFactor(_),
+            ) => {
+                let actor = self.administrator(command)?;
+                self.second_factor(&actor, command)
+            }
             None => {
                 let index = self.entry.index;
                 Err(Error::UnknownCommand { index, what: "cluster command" }.into())
@@ -340,7 +383,7 @@ impl Applying<'_, '_> {
         self.changed = true;
         records::delete::<CertificateRecord>(self.state, thumbprint.as_bytes())?;
         self.registry.remove_certificate(thumbprint);
-        Ok(())
+        self.forget_second_factor(thumbprint)
     }
 
     fn store_database(&mut self, record: DatabaseRecord) -> Result<(), Error> {
@@ -358,8 +401,41 @@ impl Applying<'_, '_> {
 
     fn store_node(&mut self, record: NodeRecord) -> Result<(), Error> {
         self.changed = true;
+        if record.removed {
+            self.forget_leaver(record.id)?;
+        }
         records::put(self.state, &record)?;
         self.registry.set_node(record)
+    }
+
+    fn store_second_factor(&mut self, record: SecondFactorRecord) -> Result<(), Error> {
+        self.changed = true;
+        records::put(self.state, &record)?;
+        self.registry.set_second_factor(record)
+    }
+
+    fn forget_second_factor(&mut self, thumbprint: &Thumbprint) -> Result<(), Error> {
+        if self.registry.second_factor(thumbprint).is_none() {
+            return Ok(());
+        }
+        self.changed = true;
+        records::delete::<SecondFactorRecord>(self.state, thumbprint.as_bytes())?;
+        self.registry.remove_second_factor(thumbprint);
+        Ok(())
+    }
+
+    fn store_cluster_secret(&mut self, record: ClusterSecretRecord) -> Result<(), Error> {
+        self.changed = true;
+        records::put(self.state, &record)?;
+        self.registry.set_cluster_secret(record);
+        Ok(())
+    }
+
+    fn forget_cluster_secret(&mut self, key_id: u64) -> Result<(), Error> {
+        self.changed = true;
+        records::delete::<ClusterSecretRecord>(self.state, &key_id.to_be_bytes())?;
+        self.registry.remove_cluster_secret(key_id);
+        Ok(())
     }
 
     /// Gives a changed registry its revision.
@@ -385,7 +461,11 @@ fn denial(denied: &Denied) -> Refusal {
     let refused = with(refused, "operation", denied.operation);
     let refused = with(refused, "required", &denied.required);
     let refused = with(refused, "have", &denied.have);
-    with(refused, "rule", denied.rule)
+    let refused = with(refused, "rule", denied.rule);
+    match denied.reason.remedy() {
+        Some(call) => with(refused, "call", call),
+        None => refused,
+    }
 }
 
 #[cfg(test)]

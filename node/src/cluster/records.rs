@@ -7,6 +7,8 @@
 //! | `12` database id (8 bytes big endian) | `DatabaseRecord` |
 //! | `13` node id (8 bytes big endian) | `NodeRecord`; kept after removal, so that no id or incarnation comes back |
 //! | `14` token id | `JoinTokenRecord` |
+//! | `1f` key id (8 bytes big endian) | `ClusterSecretRecord` |
+//! | `20` thumbprint (32 bytes) | `SecondFactorRecord` |
 //!
 //! Components have a fixed length or are the last. `00` to `0f` belong to the layer above (applied position,
 //! membership); `70` and `71` to [`crate::results`].
@@ -15,7 +17,8 @@ use std::ops::{Bound, ControlFlow};
 
 use prost::Message;
 use rookery_proto::log::v1::{
-    CertificateRecord, ClusterSettings, DatabaseRecord, JoinTokenRecord, NodeRecord,
+    CertificateRecord, ClusterSecretRecord, ClusterSettings, DatabaseRecord, JoinTokenRecord,
+    NodeRecord, SecondFactorRecord,
 };
 
 use crate::{
@@ -49,6 +52,8 @@ records! {
     DatabaseRecord 0x12 "database" this => this.id.to_be_bytes().to_vec();
     NodeRecord 0x13 "node" this => this.id.to_be_bytes().to_vec();
     JoinTokenRecord 0x14 "join token" this => this.id.as_bytes().to_vec();
+    ClusterSecretRecord 0x1f "cluster secret" this => this.key_id.to_be_bytes().to_vec();
+    SecondFactorRecord 0x20 "second factor" this => this.thumbprint.clone();
 }
 
 fn key<R: Record>(id: &[u8]) -> Vec<u8> {

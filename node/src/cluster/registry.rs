@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
-use rookery_proto::log::v1::{CertificateRecord, DatabaseRecord, NodeRecord};
+use rookery_proto::log::v1::{
+    CertificateRecord, ClusterSecretRecord, DatabaseRecord, NodeRecord, SecondFactorRecord,
+};
 
 use crate::{
-    authz::{self, Access, Caller, Clearance, Registration},
+    authz::{self, Access, Caller, Clearance, Gap, Registration, SecondFactor, Session},
     names::{DatabaseId, DatabaseName, NodeId, Thumbprint, Timestamp},
     results::Error,
 };
@@ -28,7 +30,7 @@ pub struct Certificate {
 }
 
 /// Everything that decisions and routing need to know, as of one log position.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Registry {
     /// Log index of the last entry that changed certificates, databases or nodes.
     pub revision: u64,
@@ -41,6 +43,9 @@ pub struct Registry {
     databases: OrdMap<DatabaseId, Arc<DatabaseRecord>>,
     database_by_key: OrdMap<String, DatabaseId>,
     nodes: OrdMap<NodeId, Arc<NodeRecord>>,
+    second_factors: OrdMap<Thumbprint, Arc<SecondFactorRecord>>,
+    sessions_by_end: OrdSet<(Timestamp, Thumbprint)>,
+    cluster_secrets: OrdMap<u64, Arc<ClusterSecretRecord>>,
     member_by_thumbprint: OrdMap<Thumbprint, NodeId>,
 }
 
@@ -58,14 +63,65 @@ impl Registry {
     }
 
     /// Who holds a certificate; `None`: none was presented.
+    ///
+    /// For callers whose session token was compared already, by the node that took the call; `edge` compares it.
     #[must_use]
     pub fn caller(&self, thumbprint: Option<Thumbprint>) -> Caller<'_> {
-        match thumbprint {
-            None => Caller::Anonymous,
-            Some(thumbprint) => self
-                .certificate(&thumbprint)
-                .map_or(Caller::Unknown(thumbprint), |found| Caller::Registered(found)),
+        let Some(thumbprint) = thumbprint else { return Caller::Anonymous };
+        let Some(found) = self.certificate(&thumbprint) else {
+            return Caller::Unknown(thumbprint);
+        };
+        if found.second_factor.is_none() && self.second_factor_required(found.clearance) {
+            return Caller::Unproven(found, Gap::NotEnrolled);
         }
+        Caller::Registered(found)
+    }
+
+    /// Whether certificates of this clearance must have a second factor.
+    #[must_use]
+    pub fn second_factor_required(&self, _clearance: Clearance) -> bool {
+        false
+    }
+
+    /// The second factor of a certificate, confirmed or not.
+    #[must_use]
+    pub fn second_factor(&self, thumbprint: &Thumbprint) -> Option<&Arc<SecondFactorRecord>> {
+        self.second_factors.get(thumbprint)
+    }
+
+    /// All second factors in the order of their thumbprints.
+    pub fn second_factors(&self) -> impl Iterator<Item = &Arc<SecondFactorRecord>> {
+        self.second_factors.values()
+    }
+
+    /// The certificates whose sessions ended after `from`, up to and with `to`.
+    pub fn sessions_ended(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> impl Iterator<Item = Thumbprint> {
+        self.sessions_by_end
+            .iter()
+            .skip_while(move |(end, _)| *end <= from)
+            .take_while(move |(end, _)| *end <= to)
+            .map(|(_, thumbprint)| *thumbprint)
+    }
+
+    /// The cluster secret that seals what is new.
+    #[must_use]
+    pub fn current_cluster_secret(&self) -> Option<&Arc<ClusterSecretRecord>> {
+        self.cluster_secrets.get_max().map(|(_, record)| record)
+    }
+
+    /// A cluster secret that is still in use.
+    #[must_use]
+    pub fn cluster_secret(&self, key_id: u64) -> Option<&Arc<ClusterSecretRecord>> {
+        self.cluster_secrets.get(&key_id)
+    }
+
+    /// The cluster secrets that are in use, oldest first.
+    pub fn cluster_secrets(&self) -> impl Iterator<Item = &Arc<ClusterSecretRecord>> {
+        self.cluster_secrets.values()
     }
 
     /// The registration of a certificate.
@@ -171,9 +227,13 @@ impl Registry {
     }
 
     pub(super) fn set_certificate(&mut self, record: CertificateRecord) -> Result<(), Error> {
-        let certificate = Certificate::try_from(record)?;
+        let mut certificate = Certificate::try_from(record)?;
+        let thumbprint = certificate.registration.thumbprint;
+        if let Some(record) = self.second_factors.get(&thumbprint) {
+            let registration = Arc::make_mut(&mut certificate.registration);
+            registration.second_factor = facts(record)?;
+        }
         let registration = &certificate.registration;
-        let thumbprint = registration.thumbprint;
         if registration.clearance == Clearance::ClusterAdmin {
             self.cluster_admins.insert(thumbprint);
         } else {
@@ -181,6 +241,48 @@ impl Registry {
         }
         self.certificates.insert(thumbprint, Arc::new(certificate));
         Ok(())
+    }
+
+    /// Stores a second factor, and tells the registration of its certificate.
+    pub(super) fn set_second_factor(&mut self, record: SecondFactorRecord) -> Result<(), Error> {
+        let thumbprint = Thumbprint::from_bytes(&record.thumbprint)
+            .map_err(|e| Error::corrupt("second factor", e))?;
+        self.forget_session(&thumbprint);
+        let facts = facts(&record)?;
+        if let Some(session) = facts.and_then(|facts| facts.session) {
+            self.sessions_by_end.insert((session.expires, thumbprint));
+        }
+        self.second_factors.insert(thumbprint, Arc::new(record));
+        self.tell(&thumbprint, facts);
+        Ok(())
+    }
+
+    pub(super) fn remove_second_factor(&mut self, thumbprint: &Thumbprint) {
+        self.forget_session(thumbprint);
+        self.second_factors.remove(thumbprint);
+        self.tell(thumbprint, None);
+    }
+
+    fn forget_session(&mut self, thumbprint: &Thumbprint) {
+        let session = self.second_factors.get(thumbprint).and_then(|old| old.session.as_ref());
+        if let Some(session) = session {
+            self.sessions_by_end.remove(&(Timestamp(session.expires_unix_ms), *thumbprint));
+        }
+    }
+
+    fn tell(&mut self, thumbprint: &Thumbprint, facts: Option<SecondFactor>) {
+        if let Some(certificate) = self.certificates.get_mut(thumbprint) {
+            let certificate = Arc::make_mut(certificate);
+            Arc::make_mut(&mut certificate.registration).second_factor = facts;
+        }
+    }
+
+    pub(super) fn set_cluster_secret(&mut self, record: ClusterSecretRecord) {
+        self.cluster_secrets.insert(record.key_id, Arc::new(record));
+    }
+
+    pub(super) fn remove_cluster_secret(&mut self, key_id: u64) {
+        self.cluster_secrets.remove(&key_id);
     }
 
     pub(super) fn remove_certificate(&mut self, thumbprint: &Thumbprint) {
@@ -242,6 +344,7 @@ impl TryFrom<CertificateRecord> for Certificate {
             disabled: record.disabled,
             revision: record.revision,
             node: (record.node_id != 0).then_some(NodeId(record.node_id)),
+            second_factor: None, // Stands in a record of its own.
             der: record.der.into(),
         };
         Ok(Self {
@@ -251,6 +354,23 @@ impl TryFrom<CertificateRecord> for Certificate {
             generated: record.generated,
         })
     }
+}
+
+/// What decisions need of a second factor; `None` until its first code.
+fn facts(record: &SecondFactorRecord) -> Result<Option<SecondFactor>, Error> {
+    if !record.confirmed {
+        return Ok(None);
+    }
+    let session = record.session.as_ref().map(|session| {
+        let token_digest = match session.token_digest.as_slice() {
+            [] => None,
+            digest => Some(digest.try_into().map_err(|_| {
+                Error::corrupt("second factor", "a token digest has 32 bytes")
+            })?),
+        };
+        Ok::<_, Error>(Session { expires: Timestamp(session.expires_unix_ms), token_digest })
+    });
+    Ok(Some(SecondFactor { session: session.transpose()? }))
 }
 
 /// The certificates that may do less in `after` than in `before`: their connections and streams are to be closed.
@@ -277,5 +397,22 @@ fn is_narrower(old: &Registration, new: &Registration) -> bool {
     let weaker = !new.clearance.covers(old.clearance);
     let closed = !new.clearance.covers(Clearance::Operator)
         && old.grants.iter().any(|(id, access)| new.grants.get(id).is_none_or(|now| now < access));
-    left_the_cluster || no_node_any_more || disabled || weaker || closed
+    let shut = shuts(old.second_factor.as_ref(), new.second_factor.as_ref());
+    left_the_cluster || no_node_any_more || disabled || weaker || closed || shut
+}
+
+/// Whether calls that a second factor let pass before would not pass any more.
+fn shuts(old: Option<&SecondFactor>, new: Option<&SecondFactor>) -> bool {
+    match (old, new) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(old), Some(new)) => match (&old.session, &new.session) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(old), Some(new)) => {
+                new.expires < old.expires
+                    || (new.token_digest.is_some() && new.token_digest != old.token_digest)
+            }
+        },
+    }
 }
