@@ -109,6 +109,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("rocksdb", &["storage"], "storage is the only place that knows the engine"),
     ("chacha20poly1305", &["crypto"], "crypto is the only place that names the AEAD"),
     ("chacha20", &["crypto"], "crypto is the only place that names the cipher"),
+    ("hpke", &["crypto"], "crypto is the only place that names a cipher"),
     ("openssl", &[], "one TLS implementation: rustls"),
     ("native_tls", &[], "one TLS implementation: rustls"),
 ];

@@ -422,6 +422,23 @@ fn only_the_node_certificate_of_a_member_is_a_peer() {
 }
 
 #[test]
+fn a_member_is_heard_as_a_peer_beyond_the_dates_of_its_certificate_and_as_nothing_else() {
+    let mut expired = principal("CN");
+    expired.not_after = Timestamp(NOW.0 - 1);
+    let mut early = principal("CN");
+    early.not_before = Timestamp(NOW.0 + SKEW_MS + 1);
+    for who in [&expired, &early] {
+        let decided = |operation| decide_server(Caller::Registered(who), operation, NOW, 1);
+        assert!(decided(ServerOperation::PeerCall).is_ok(), "{who:?}");
+        assert!(decided(ServerOperation::RemoveNode).is_err(), "{who:?}");
+    }
+    let mut disabled = expired.clone();
+    disabled.disabled = true;
+    let denied = decide_server(Caller::Registered(&disabled), ServerOperation::PeerCall, NOW, 1);
+    assert_eq!(denied.unwrap_err().reason, DeniedReason::CertificateDisabled);
+}
+
+#[test]
 fn the_certificate_is_judged_before_the_rule_and_in_order() {
     use DeniedReason as R;
     let nobody = Thumbprint::of(b"nobody");

@@ -36,6 +36,7 @@ pub fn check(command: &ClusterCommand) -> Result<(), Refusal> {
         Some(C::RevokeJoinToken(revoke)) => token_id("id", &revoke.id),
         Some(C::JoinNode(join)) => check_join(join),
         Some(C::RemoveNode(_)) => Ok(()),
+        Some(C::RegisterSealingKey(register)) => sealing_key(&register.key),
         Some(
             C::PutClusterSecret(_)
             | C::SealClusterSecret(_)
@@ -147,6 +148,10 @@ fn token_id(field: &str, id: &str) -> Result<(), Refusal> {
 
 fn digest(bytes: &[u8]) -> Result<(), Refusal> {
     if bytes.len() == 32 { Ok(()) } else { Err(invalid("secret_digest", "must be 32 bytes")) }
+}
+
+fn sealing_key(bytes: &[u8]) -> Result<(), Refusal> {
+    if bytes.len() == 32 { Ok(()) } else { Err(invalid("key", "must be 32 bytes")) }
 }
 
 fn check_token(create: &CreateJoinToken) -> Result<(), Refusal> {

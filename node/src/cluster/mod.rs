@@ -25,6 +25,7 @@ mod certificates;
 mod check;
 mod databases;
 mod nodes;
+mod own_node;
 mod records;
 mod registry;
 mod second_factor;
@@ -195,6 +196,7 @@ pub fn operation(command: &ClusterCommand) -> ServerOperation {
         Some(C::RevokeJoinToken(_)) => ServerOperation::RevokeJoinToken,
         Some(C::JoinNode(_)) => ServerOperation::JoinCluster,
         Some(C::RemoveNode(_)) => ServerOperation::RemoveNode,
+        Some(C::RegisterSealingKey(_)) => ServerOperation::PeerCall,
         Some(C::EnrolSecondFactor(_)) => ServerOperation::EnrolTwoFactor,
         Some(C::EndSession(_)) => ServerOperation::TwoFactorLogOut,
         Some(C::RemoveSecondFactor(_)) => ServerOperation::RemoveTwoFactor,
@@ -239,7 +241,8 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
             | C::CreateDatabase(_)
             | C::CreateJoinToken(_)
             | C::RevokeJoinToken(_)
-            | C::JoinNode(_),
+            | C::JoinNode(_)
+            | C::RegisterSealingKey(_),
         ) => false,
         None => true,
     }
@@ -305,6 +308,10 @@ impl Applying<'_, '_> {
             Some(C::RemoveNode(remove)) => {
                 self.administrator(command)?;
                 self.remove_node(remove)
+            }
+            Some(C::RegisterSealingKey(register)) => {
+                self.administrator(command)?;
+                self.register_sealing_key(register)
             }
             Some(
                 C::PutClusterSecret(_)

@@ -1,6 +1,8 @@
 //! Tests of the state machine: who may do what at a position of the log, and that replicas agree.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod own_node;
+
 use std::{collections::BTreeMap, ops::Deref, sync::LazyLock, time::Instant};
 
 use proptest::prelude::*;
@@ -896,6 +898,7 @@ fn the_bytes_of_commands_and_records_are_as_they_were() {
         incarnation: vec![3],
         removed: true,
         revision: 5,
+        ..NodeRecord::default()
     };
     let form = FormCluster {
         cluster_id: "i".into(),

@@ -75,6 +75,7 @@ impl Consensus {
             formation: parts.formation,
             store: parts.store,
             tls: parts.tls,
+            sealing_key: parts.sealing_key,
             clock: parts.clock,
             identity: arc_swap::ArcSwap::from_pointee(identity),
             state: tokio::sync::watch::Sender::new(state),
@@ -112,6 +113,7 @@ impl Consensus {
         self.spawn(|this| async move { this.duties().await });
         self.spawn(|this| async move { this.keep_fresh().await });
         self.spawn(|this| async move { this.learn_members().await });
+        self.spawn(|this| async move { this.keep_sealing_key_registered().await });
         Ok(())
     }
 
@@ -881,8 +883,7 @@ fn node_record(id: NodeId, member: &Member) -> NodeRecord {
         peer_address: member.peer_address.clone(),
         thumbprint: member.thumbprint.clone(),
         incarnation: member.incarnation.clone(),
-        removed: false,
-        revision: 0,
+        ..NodeRecord::default()
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `groups` | which groups run here: started, stopped and cleaned up after the registry |
 //! | `freshness` | strict revocation: how old a registry may be, and who waits for whom |
 //! | `propose` | a permitted command becomes an entry, here or at the leader |
+//! | `as_member`, `own_record` | what a node writes in its own name |
 //! | `reads` | linearizable reads, many to a round |
 //! | `documents` | reads of documents, here or on a node that holds them |
 //! | `membership` | forming, bootstrapping, joining, leaving, handing over |
@@ -23,6 +24,7 @@
 //! command carries its author's thumbprint, never the node's.
 
 pub mod applied;
+mod as_member;
 pub mod channel;
 pub mod committer;
 mod documents;
@@ -33,6 +35,7 @@ mod identity;
 pub mod log_store;
 mod membership;
 pub mod network;
+mod own_record;
 pub mod peer_service;
 mod peers;
 mod propose;
@@ -84,6 +87,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The node's certificate and key.
     pub tls: Arc<CurrentIdentity>,
+    /// The public key to which secrets for this node are sealed (X25519).
+    pub sealing_key: [u8; 32],
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Says how long the logs must be, and is told of every synced batch.
@@ -113,6 +118,7 @@ pub struct Consensus {
     formation: Option<Formation>,
     store: Arc<dyn Store>,
     tls: Arc<CurrentIdentity>,
+    sealing_key: [u8; 32],
     clock: Arc<dyn Clock>,
     identity: ArcSwap<Identity>,
     state: watch::Sender<State>,

@@ -6,6 +6,8 @@
 //!        ├─ file key          one keystream a file of the storage engine   -> FileCipher
 //!        ├─ data key, group 0 the node's own table and the cluster's state -> Keys::seal, Keys::open
 //!        └─ data key, group n one database: destroying it shreds the database
+//!
+//! sealing key: `sealing` in the data folder, sealed by the node's own data key -> SealingKey, for secrets sent to it
 //! ```
 //!
 //! Data keys are this node's own: they are made here, never leave the keyring, and never stand in a Raft log.
@@ -18,6 +20,7 @@ mod keyring;
 mod master;
 pub mod memory;
 mod seal;
+mod sealing;
 
 use std::{fmt, io, path::PathBuf};
 
@@ -30,6 +33,7 @@ pub use folder::{SENTINEL_FOLDER, STORE_FOLDER, make_private_folder, replace_fil
 pub use keyring::{KEYRING_FILE, Keyring, Keys};
 pub use master::{MASTER_KEY_COMMAND_TIMEOUT, MasterKey, MasterKeySource};
 pub use seal::{Place, Purpose, SEAL_OVERHEAD_BYTES};
+pub use sealing::{SEALING_KEY_FILE, SEALING_OVERHEAD_BYTES, SealingKey, SealingPublicKey};
 
 use crate::names::GroupId;
 

@@ -31,6 +31,8 @@ pub enum Purpose {
     Record,
     /// The durable sentinel.
     Sentinel,
+    /// The node's private sealing key.
+    SealingKey,
 }
 
 impl Purpose {
@@ -38,6 +40,7 @@ impl Purpose {
         match self {
             Self::Record => 3,
             Self::Sentinel => 4,
+            Self::SealingKey => 5,
         }
     }
 }

@@ -56,6 +56,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::{
     clock::Clock,
+    crypto::SealingKey,
     edge::{engine::Engine, metrics::Metrics},
     tls::CurrentIdentity,
 };
@@ -69,6 +70,8 @@ pub struct Node {
     pub identity: Arc<CurrentIdentity>,
     /// What clients verify this cluster's servers with; goes into packages. `None`: the certificates of the nodes.
     pub ca_pem: Option<String>,
+    /// Opens what was sealed to this node.
+    pub sealing: Arc<SealingKey>,
 }
 
 /// What all handlers share.

@@ -27,7 +27,7 @@ use crate::{
     cluster,
     config::{Config, Formation, MasterKeySource as Configured},
     consensus::{Consensus, Parts, Peers, peer_service},
-    crypto::{self, Keyring, MasterKey, MasterKeySource},
+    crypto::{self, Keyring, MasterKey, MasterKeySource, SealingKey},
     edge::{
         Edge, Node, admin_router, admin_socket, client_router,
         connections::{Bounds, Connections},
@@ -110,6 +110,7 @@ impl Sockets {
 /// The encrypted storage of a data folder.
 struct Storage {
     store: Arc<Rocks>,
+    sealing: Arc<SealingKey>,
     sentinel: Sentinel,
     /// What the sentinel said before this start.
     expected: Option<SentinelRecord>,
@@ -128,8 +129,9 @@ impl Storage {
         let master = MasterKey::load(&source)?;
         let keyring = Keyring::open(folder, &master)?;
         let (sentinel, expected) = Sentinel::open(folder, &keyring)?;
+        let sealing = Arc::new(SealingKey::open_or_make(folder, &keyring)?);
         let store = Rocks::open(folder, keyring)?;
-        Ok(Self { store, sentinel, expected })
+        Ok(Self { store, sealing, sentinel, expected })
     }
 }
 
@@ -153,17 +155,18 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let identity = TlsIdentity::load(&config.tls.certificate, &config.tls.key)?;
         let tls = CurrentIdentity::new(identity);
-        let node = Node {
-            name: config.node.name.clone(),
-            identity: tls.clone(),
-            ca_pem: read_ca(&config)?,
-        };
         let formation = config.formation.file.as_deref().map(Formation::load).transpose()?;
         let storage = spawn_blocking({
             let config = config.clone();
             move || Storage::open(&config)
         });
-        let Storage { store, sentinel, expected } = storage.await??;
+        let Storage { store, sealing, sentinel, expected } = storage.await??;
+        let node = Node {
+            name: config.node.name.clone(),
+            identity: tls.clone(),
+            ca_pem: read_ca(&config)?,
+            sealing: sealing.clone(),
+        };
         let admin = bind_admin_socket(&config)?; // The folder is there and locked by now.
         let sentinel = Arc::new(sentinel);
         let parts = Parts {
@@ -171,6 +174,7 @@ impl Running {
             formation: formation.clone(),
             store: store.clone(),
             tls: tls.clone(),
+            sealing_key: *sealing.public().as_bytes(),
             clock: Arc::new(SystemClock),
             sentinel: sentinel.clone(),
             expected,

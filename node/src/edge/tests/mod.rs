@@ -28,6 +28,7 @@ use tonic_types::StatusExt as _;
 use self::fake::Fake;
 use crate::{
     clock::SystemClock,
+    crypto::SealingKey,
     edge::{
         Edge, Node, client_router,
         connections::{Bounds, Connections},
@@ -71,7 +72,12 @@ impl Fixture {
         let current = CurrentIdentity::new(server.clone());
         let edge = Arc::new(Edge {
             engine: fake.clone(),
-            node: Node { name: "n1".into(), identity: current.clone(), ca_pem: None },
+            node: Node {
+                name: "n1".into(),
+                identity: current.clone(),
+                ca_pem: None,
+                sealing: Arc::new(SealingKey::make().unwrap()),
+            },
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
         });
