@@ -52,6 +52,13 @@ pub trait Engine: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<Applied, Error>;
 
+    /// Puts a command of this node itself in the cluster group's log: only members are heard.
+    async fn propose_as_member(
+        &self,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error>;
+
     /// Puts writes in the log of the permit's database.
     async fn propose_database(
         &self,

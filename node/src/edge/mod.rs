@@ -29,8 +29,11 @@
 
 pub mod admin_socket;
 mod call;
+pub mod cluster_secret;
+pub mod code_checks;
 pub mod connections;
 pub mod convert;
+mod duties;
 pub mod engine;
 mod health;
 pub mod join_token;
@@ -57,7 +60,7 @@ use tonic_health::pb::health_server::HealthServer;
 use crate::{
     clock::Clock,
     crypto::SealingKey,
-    edge::{engine::Engine, metrics::Metrics},
+    edge::{code_checks::CodeChecks, engine::Engine, metrics::Metrics},
     tls::CurrentIdentity,
 };
 
@@ -84,6 +87,8 @@ pub struct Edge {
     pub clock: Arc<dyn Clock>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
+    /// The codes of second factors that are being checked.
+    pub code_checks: Arc<CodeChecks>,
 }
 
 /// What the client listener serves.

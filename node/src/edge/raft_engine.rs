@@ -60,6 +60,14 @@ impl Engine for RaftEngine {
         self.consensus.propose_cluster(permit, request_id, command, deadline.into_std()).await
     }
 
+    async fn propose_as_member(
+        &self,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        self.consensus.propose_as_member(command, deadline.into_std()).await
+    }
+
     async fn propose_database(
         &self,
         permit: DatabasePermit,

@@ -31,6 +31,7 @@ use crate::{
     edge::{
         Edge, Node, admin_router, admin_socket, client_router,
         connections::{Bounds, Connections},
+        duties,
         listener::{self, Admission, Listener, Surface},
         metrics::Metrics,
         ops,
@@ -198,6 +199,7 @@ impl Running {
             node,
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
+            code_checks: Arc::default(),
         });
         running.serve(&config, sockets, admin, &edge, formation)?;
         tracing::info!(
@@ -239,6 +241,10 @@ impl Running {
             admission: Some(members_only(self.consensus.clone(), formation)),
         };
         let connections = [client.connections.clone(), peer.connections.clone()];
+        let ending = duties::end_sessions(self.consensus.clone(), client.connections.clone());
+        self.peer_tasks.push(tokio::spawn(ending));
+        let keeping = duties::keep_cluster_secret(edge.clone(), self.clients.clone());
+        self.client_tasks.push(tokio::spawn(keeping));
         let revoking = close_revoked(self.consensus.clone(), connections);
         self.peer_tasks.push(tokio::spawn(revoking));
         self.peer_tasks.push(tokio::spawn(listener::serve(peer, self.peers.clone())));

@@ -220,7 +220,9 @@ fn database_of(outcome: log::cluster_outcome::Outcome) -> Result<log::DatabaseRe
         log::cluster_outcome::Outcome::FormedCluster(_)
         | log::cluster_outcome::Outcome::Certificate(_)
         | log::cluster_outcome::Outcome::Node(_)
-        | log::cluster_outcome::Outcome::Done(_) => Err(unexpected_outcome()),
+        | log::cluster_outcome::Outcome::Done(_)
+        | log::cluster_outcome::Outcome::OpenedSession(_)
+        | log::cluster_outcome::Outcome::NotedWrongCode(_) => Err(unexpected_outcome()),
     }
 }
 

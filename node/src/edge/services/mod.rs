@@ -10,6 +10,7 @@ mod admin;
 mod cluster;
 mod databases;
 mod documents;
+mod second_factor;
 mod security;
 
 use std::{convert::Infallible, sync::Arc};
@@ -21,7 +22,10 @@ use rookery_proto::{
     database::v1::database_service_server::DatabaseServiceServer,
     document::v1::document_service_server::DocumentServiceServer,
     log::v1::{Applied, ClusterCommand, ClusterOutcome, applied, cluster_command, cluster_outcome},
-    security::v1::security_service_server::SecurityServiceServer,
+    security::v1::{
+        second_factor_service_server::SecondFactorServiceServer,
+        security_service_server::SecurityServiceServer,
+    },
 };
 use tonic::{Status, codec::CompressionEncoding, server::NamedService};
 use tower::Service;
@@ -54,6 +58,8 @@ pub fn of_clients(edge: &Arc<Edge>) -> Router {
     let router = with(router, bounded!(DocumentServiceServer, documents::Documents(edge.clone())));
     let router = with(router, bounded!(DatabaseServiceServer, databases::Databases(edge.clone())));
     let router = with(router, bounded!(SecurityServiceServer, security::Security(edge.clone())));
+    let second_factors = second_factor::SecondFactors(edge.clone());
+    let router = with(router, bounded!(SecondFactorServiceServer, second_factors));
     with(router, bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))
 }
 

@@ -423,6 +423,12 @@ fn shown(found: &cluster::Certificate, registry: &Registry, at: Timestamp) -> Ce
         der: registration.der.to_vec(),
         ..Certificate::default()
     };
+    let second_factor = registry.second_factor(&registration.thumbprint);
+    certificate.has_second_factor = second_factor.is_some_and(|record| record.confirmed);
+    certificate.second_factor_pending = second_factor.is_some_and(|record| !record.confirmed);
+    let session = second_factor.and_then(|record| record.session.as_ref());
+    let session = session.filter(|session| session.expires_unix_ms > at.0);
+    certificate.session_expires_unix_ms = session.map_or(0, |session| session.expires_unix_ms);
     if let Ok(parsed) = certificates::parse(&registration.der) {
         certificate.thumbprint_sha1 = parsed.thumbprint_sha1;
         certificate.subject = parsed.subject;

@@ -27,7 +27,7 @@ use crate::{
         engine::{Engine, Membership},
         join_token::JoinToken,
     },
-    names::{CertificateName, DocumentId, GroupId, NodeId, RequestId},
+    names::{CertificateName, DocumentId, GroupId, NodeId, RequestId, Thumbprint},
     results::testing::{Memory, space},
 };
 
@@ -169,6 +169,18 @@ impl Engine for Fake {
         self.answers(deadline).await?;
         let applied = self.apply_cluster(permit.author(), request_id, command);
         refused(applied)
+    }
+
+    async fn propose_as_member(
+        &self,
+        command: ClusterCommand,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        self.answers(deadline).await?;
+        let registry = self.cluster.registry();
+        let node = registry.node(NodeId(1)).unwrap();
+        let author = Author::Certificate(Thumbprint::from_bytes(&node.thumbprint).unwrap());
+        refused(self.apply_cluster(author, RequestId::random(), command))
     }
 
     async fn propose_database(

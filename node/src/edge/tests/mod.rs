@@ -80,6 +80,7 @@ impl Fixture {
             },
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),
+            code_checks: Arc::default(),
         });
         let tcp = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = tcp.local_addr().unwrap();
