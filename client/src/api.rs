@@ -45,6 +45,11 @@ request_ids!(
     security::UploadCertificateRequest,
     security::EditCertificateRequest,
     security::DeleteCertificateRequest,
+    security::EnrolRequest,
+    security::ConfirmRequest,
+    security::LogInRequest,
+    security::LogOutRequest,
+    security::RemoveRequest,
     cluster::CreateJoinTokenRequest,
     cluster::RevokeJoinTokenRequest,
     cluster::JoinRequest,
@@ -61,6 +66,7 @@ no_request_ids!(
     security::ListCertificatesRequest,
     security::GetCertificateRequest,
     security::WhoAmIRequest,
+    security::GetSecondFactorStatusRequest,
     cluster::GetTopologyRequest,
     cluster::GetStatusRequest,
     cluster::ListJoinTokensRequest,
@@ -158,6 +164,21 @@ methods!(security::security_service_client::SecurityServiceClient {
     delete_certificate(DeleteCertificateRequest) -> DeleteCertificateResponse;
     /// Tells who the caller is.
     who_am_i(WhoAmIRequest) -> WhoAmIResponse;
+});
+
+methods!(security::second_factor_service_client::SecondFactorServiceClient {
+    /// Makes a second factor; its secret and recovery codes are given once.
+    enrol(EnrolRequest) -> EnrolResponse secret;
+    /// Makes the own second factor count, with a first code.
+    confirm(ConfirmRequest) -> ConfirmResponse secret;
+    /// Opens a session with a code; its token is given once.
+    log_in(LogInRequest) -> LogInResponse secret;
+    /// Ends the caller's session.
+    log_out(LogOutRequest) -> LogOutResponse;
+    /// Takes the second factor off a certificate.
+    remove(RemoveRequest) -> RemoveResponse;
+    /// Whether the caller needs a session, and has one.
+    get_second_factor_status(GetSecondFactorStatusRequest) -> GetSecondFactorStatusResponse;
 });
 
 methods!(cluster::cluster_service_client::ClusterServiceClient {

@@ -106,7 +106,11 @@ pub fn decide_missing_database(
 ) -> Result<(), Denied> {
     let asked = Asked::database(operation, revision);
     let who = proven(&Asking::of_database(caller, at)).map_err(|why| asked.certificate(why))?;
-    if who.0.clearance.covers(Clearance::Operator) { Ok(()) } else { Err(asked.access_denied(None)) }
+    if who.0.clearance.covers(Clearance::Operator) {
+        Ok(())
+    } else {
+        Err(asked.access_denied(None))
+    }
 }
 
 /// Whether a certificate by itself, whatever its second factor, is in force and has the clearance for an operation.

@@ -287,6 +287,16 @@ pub(super) fn row(certificate: &proto::Certificate) -> Row {
         .with("created", time(c.created_unix_ms))
         .with("created_by", c.created_by)
         .with("etag", c.etag)
+        .with("second_factor", second_factor(certificate))
+}
+
+fn second_factor(certificate: &proto::Certificate) -> &'static str {
+    match (certificate.has_second_factor, certificate.session_expires_unix_ms > 0) {
+        (true, true) => "logged in",
+        (true, false) => "confirmed",
+        (false, _) if certificate.second_factor_pending => "pending",
+        (false, _) => "",
+    }
 }
 
 fn password(path: &Path) -> Result<String> {

@@ -12,7 +12,7 @@
 //! | [`contexts`] | the contexts of this user |
 //! | `server` | start, join, bootstrap, health, config |
 //! | `init`, `dev` | PKI and configuration of a new cluster; a playground |
-//! | `cluster`, `cert`, `db`, `doc` | the services |
+//! | `cluster`, `cert`, `second_factor`, `db`, `doc` | the services |
 //! | `bench` | a load generator |
 
 mod bench;
@@ -25,6 +25,7 @@ mod doc;
 mod failed;
 mod init;
 mod output;
+mod second_factor;
 mod server;
 
 use std::{
@@ -106,6 +107,9 @@ enum Command {
     /// Certificates: who is known, and what they may do
     #[command(subcommand)]
     Cert(cert::Verb),
+    /// Your second factor: codes of an authenticator, and the session they open
+    #[command(subcommand)]
+    SecondFactor(second_factor::Verb),
     /// Databases
     #[command(subcommand)]
     Db(db::Verb),
@@ -173,6 +177,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Whoami => whoami(&mut session).await,
         Command::Cluster(verb) => verb.run(&mut session).await,
         Command::Cert(verb) => verb.run(&mut session).await,
+        Command::SecondFactor(verb) => verb.run(&mut session).await,
         Command::Db(verb) => verb.run(&mut session).await,
         Command::Doc(verb) => verb.run(&mut session).await,
         Command::Bench(bench) => bench.run(&mut session).await,
@@ -193,7 +198,13 @@ struct Session {
 impl Session {
     /// The context that flags, environment and the user's choice give, in this order.
     fn context(&self) -> Result<Context> {
-        contexts::resolve(self.global.context_file.as_deref(), self.global.context.as_deref())
+        let context =
+            contexts::resolve(self.global.context_file.as_deref(), self.global.context.as_deref())?;
+        // For contexts that stand in no folder, and for programs.
+        Ok(match std::env::var("ROOKERY_SESSION") {
+            Ok(token) => context.with_session(rookery_client::Session::new(&token, i64::MAX)),
+            Err(_) => context,
+        })
     }
 
     fn client(&self) -> Result<Client> {

@@ -364,9 +364,11 @@ fn facts(record: &SecondFactorRecord) -> Result<Option<SecondFactor>, Error> {
     let session = record.session.as_ref().map(|session| {
         let token_digest = match session.token_digest.as_slice() {
             [] => None,
-            digest => Some(digest.try_into().map_err(|_| {
-                Error::corrupt("second factor", "a token digest has 32 bytes")
-            })?),
+            digest => Some(
+                digest
+                    .try_into()
+                    .map_err(|_| Error::corrupt("second factor", "a token digest has 32 bytes"))?,
+            ),
         };
         Ok::<_, Error>(Session { expires: Timestamp(session.expires_unix_ms), token_digest })
     });

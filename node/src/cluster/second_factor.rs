@@ -228,16 +228,13 @@ impl Applying<'_, '_> {
     fn factor(&self, bytes: &[u8]) -> Result<SecondFactorRecord, Stop> {
         let found = records::get::<SecondFactorRecord>(self.state, bytes)?;
         found.ok_or_else(|| {
-            let message = "this certificate has no second factor; make one (`rookery second-factor enrol`)";
+            let message =
+                "this certificate has no second factor; make one (`rookery second-factor enrol`)";
             refusal("SECOND_FACTOR_NOT_ENROLLED", message).into()
         })
     }
 
-    fn enrol_second_factor(
-        &mut self,
-        actor: &Registration,
-        enrol: &EnrolSecondFactor,
-    ) -> Outcome {
+    fn enrol_second_factor(&mut self, actor: &Registration, enrol: &EnrolSecondFactor) -> Outcome {
         let thumbprint = self.managed(actor, &enrol.thumbprint)?;
         if self.registry.second_factor(&thumbprint).is_some_and(|record| record.confirmed) {
             let message = "this certificate has a second factor already; remove it first";

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod own_node;
+mod second_factor;
 
 use std::{collections::BTreeMap, ops::Deref, sync::LazyLock, time::Instant};
 

@@ -211,8 +211,7 @@ impl<'a> Secrets<'a> {
         deadline: Instant,
     ) -> Result<(), Error> {
         let lacks = |node: &&NodeRecord| {
-            !node.sealing_key.is_empty()
-                && !record.sealed.iter().any(|one| one.node_id == node.id)
+            !node.sealing_key.is_empty() && !record.sealed.iter().any(|one| one.node_id == node.id)
         };
         let lacking: Vec<&NodeRecord> =
             registry.nodes().map(|node| &**node).filter(lacks).collect();

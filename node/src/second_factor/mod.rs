@@ -68,11 +68,8 @@ pub fn recovery_digest(text: &str) -> Option<[u8; 32]> {
     if text.len() > 64 {
         return None;
     }
-    let plain: String = text
-        .chars()
-        .filter(|c| !matches!(c, '-' | ' '))
-        .map(|c| c.to_ascii_uppercase())
-        .collect();
+    let plain: String =
+        text.chars().filter(|c| !matches!(c, '-' | ' ')).map(|c| c.to_ascii_uppercase()).collect();
     let plain = Zeroizing::new(plain);
     let random = Zeroizing::new(data_encoding::BASE32_NOPAD.decode(plain.as_bytes()).ok()?);
     (random.len() == RECOVERY_BYTES).then(|| Sha256::digest(&*random).into())
@@ -109,7 +106,8 @@ mod tests {
             assert_eq!(recovery_digest(typed), Some(digest), "{typed}");
         }
         let long = "A".repeat(100);
-        for other in ["", "AAAQ", "AAAQ-EAYE-AUDA-OCA1", "123456", long.as_str(), "ÄÄÄÄÄÄÄÄ"] {
+        for other in ["", "AAAQ", "AAAQ-EAYE-AUDA-OCA1", "123456", long.as_str(), "ÄÄÄÄÄÄÄÄ"]
+        {
             assert_eq!(recovery_digest(other), None, "{other}");
         }
     }

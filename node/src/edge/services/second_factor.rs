@@ -221,7 +221,10 @@ fn recovery_code(text: String) -> Result<Proof, Status> {
     let text = Zeroizing::new(text);
     let digest = second_factor::recovery_digest(&text);
     digest.map(Proof::Recovery).ok_or_else(|| {
-        convert::invalid("recovery_code", "must be 16 letters and digits, such as ABCD-EFGH-IJKL-MNOP")
+        convert::invalid(
+            "recovery_code",
+            "must be 16 letters and digits, such as ABCD-EFGH-IJKL-MNOP",
+        )
     })
 }
 
@@ -365,7 +368,9 @@ async fn wrong_code(edge: &Edge, holder: &Thumbprint, deadline: Instant) -> Stat
     tracing::info!(thumbprint = ?holder, left = noted.attempts_left, "wrong code");
     let then = match noted.attempts_left {
         0 => format!("The second factor is locked on every node for {LOCK_MINUTES} minutes."),
-        left => format!("{left} more wrong ones lock the second factor for {LOCK_MINUTES} minutes."),
+        left => {
+            format!("{left} more wrong ones lock the second factor for {LOCK_MINUTES} minutes.")
+        }
     };
     let message = format!("This code is wrong. Check the clock of the authenticator. {then}");
     convert::Answer::new(Code::PermissionDenied, reason, message)
