@@ -13,3 +13,4 @@ mod peer_port;
 mod permissions;
 mod python;
 mod revocation;
+mod second_factor;

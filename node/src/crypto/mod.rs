@@ -10,6 +10,8 @@
 //! sealing key: `sealing` in the data folder, sealed by the node's own data key -> SealingKey, for secrets sent to it
 //! ```
 //!
+//! cluster secret: shared by all members, sealed to each one's sealing key -> ClusterSecret, for what is replicated
+//!
 //! Data keys are this node's own: they are made here, never leave the keyring, and never stand in a Raft log.
 //! Absent by intent: a default key, a way to print a key, and a way to go on without one.
 

@@ -189,6 +189,7 @@ impl<'a> Secrets<'a> {
         for record in registry.cluster_secrets().filter(unused) {
             let forget = ForgetClusterSecret { key_id: record.key_id };
             self.put(Command::ForgetClusterSecret(forget), deadline).await?;
+            tracing::info!(key_id = record.key_id, "the cluster secret was replaced");
         }
         Ok(())
     }
