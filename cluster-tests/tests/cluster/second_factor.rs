@@ -27,7 +27,6 @@ use rookery_proto::{
     },
 };
 use tonic::Code;
-use tonic_types::StatusExt as _;
 
 /// Somebody with a certificate and an authenticator.
 struct Holder {
@@ -191,7 +190,8 @@ async fn all_told(
 
 async fn with_sales(count: usize) -> Result<Cluster> {
     let cluster = Cluster::start(count).await?;
-    cluster.admin(0)?.create_database("sales", 3).await?;
+    let replicas = u32::try_from(count)?;
+    cluster.admin(0)?.create_database("sales", replicas).await?;
     cluster.admin(0)?.put("sales", "planted", "{}").await?;
     Ok(cluster)
 }
@@ -417,8 +417,7 @@ async fn nodes_that_join_check_codes_and_nodes_that_leave_take_no_current_secret
     let mut cluster = with_sales(3).await?;
     let alice = Holder::enrolled(&mut cluster, "alice", 0).await?;
     alice.confirm(&cluster, 0, &alice.code(-1)?).await?;
-    let fourth = cluster.add_passive("n4")?;
-    cluster.nodes[fourth].start()?;
+    let fourth = super::membership::start_passive(&mut cluster, "n4").await?;
     let token = cluster.join_token(600).await?;
     let output = cluster.join(fourth, 0, &token).await?;
     anyhow::ensure!(output.code == 0, "{output:?}");

@@ -451,3 +451,53 @@ fn the_cluster_secret_goes_to_members_and_is_replaced_when_one_leaves() {
     replica.ok(Cert("n3"), forget(first));
     assert_eq!(replica.secrets(), [(second, vec![1, 3], false)]);
 }
+
+/// What stands in a log or a state must be read by later builds as well.
+#[test]
+fn the_bytes_of_second_factors_are_as_they_were() {
+    let check = |message: Vec<u8>, expected: &str| assert_eq!(hex::encode(message), expected);
+    let command = |inner| ClusterCommand { command: Some(inner) }.encode_to_vec();
+    let session = OpenSession {
+        thumbprint: vec![1],
+        enrolled_revision: 2,
+        confirms: true,
+        proof: Some(open_session::Proof::Step(3)),
+        duration_ms: 4,
+        token_digest: vec![5],
+    };
+    check(command(open(session)), "b2030e0a010110021801200330043a0105");
+    let enrol = EnrolSecondFactor { thumbprint: vec![1], key_id: 2, sealed: vec![3] };
+    let enrol = cluster_command::Command::EnrolSecondFactor(enrol);
+    check(command(enrol), "aa03080a010110021a0103");
+    let secret = ClusterSecretRecord {
+        key_id: 1,
+        sealed: vec![SealedFor { node_id: 2, sealed: vec![3] }],
+        created_unix_ms: 4,
+        leaver_knew: true,
+    };
+    check(secret.encode_to_vec(), "08011205080212010318042001");
+    let record = SecondFactorRecord {
+        thumbprint: vec![1],
+        key_id: 2,
+        sealed: vec![3],
+        sealed_for: vec![4],
+        confirmed: true,
+        enrolled_unix_ms: 5,
+        enrolled_by: vec![6],
+        enrolled_revision: 7,
+        last_step: 8,
+        recovery_used: vec![9],
+        wrong_unix_ms: vec![10],
+        locked_until_unix_ms: 11,
+        session: Some(rookery_proto::log::v1::SessionRecord {
+            opened_unix_ms: 1,
+            expires_unix_ms: 2,
+            token_digest: vec![3],
+            node_id: 4,
+        }),
+    };
+    check(
+        record.encode_to_vec(),
+        "0a010110021a0103220104280130053a0106400748085201095a010a600b6a09080110021a01032004",
+    );
+}
