@@ -71,7 +71,8 @@ impl Registry {
         let Some(found) = self.certificate(&thumbprint) else {
             return Caller::Unknown(thumbprint);
         };
-        if found.second_factor.is_none() && self.second_factor_required(found.clearance) {
+        let bare = found.second_factor.is_none() && !found.is_member();
+        if bare && self.second_factor_required(found.clearance) {
             return Caller::Unproven(found, Gap::NotEnrolled);
         }
         Caller::Registered(found)

@@ -317,7 +317,13 @@ fn in_force<'f>(
     wish: &Wish,
 ) -> Result<&'f SecondFactorRecord, Status> {
     let record = fresh.registry.second_factor(holder);
-    let Some(record) = record.filter(|record| record.confirmed || wish.confirms) else {
+    if wish.confirms && record.is_some_and(|record| record.confirmed) {
+        let message =
+            "The second factor of this certificate is confirmed already. Log in with a code.";
+        let (code, reason) = (Code::AlreadyExists, "ALREADY_EXISTS");
+        return Err(convert::Answer::new(code, reason, message).status());
+    }
+    let Some(record) = record.filter(|record| record.confirmed != wish.confirms) else {
         let message = "This certificate has no confirmed second factor. Make one (`rookery second-factor enrol`) and \
                        confirm it with a code (`rookery second-factor confirm`).";
         let reason = "SECOND_FACTOR_NOT_ENROLLED";
