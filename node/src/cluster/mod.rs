@@ -409,7 +409,9 @@ impl Applying<'_, '_> {
     fn store_node(&mut self, record: NodeRecord) -> Result<(), Error> {
         self.changed = true;
         if record.removed {
-            self.forget_leaver(record.id)?;
+            self.take_secrets_from(record.id, true)?;
+        } else if self.has_another_sealing_key(&record) {
+            self.take_secrets_from(record.id, false)?; // It cannot open them any more.
         }
         records::put(self.state, &record)?;
         self.registry.set_node(record)

@@ -13,10 +13,10 @@
 //! **Invariant:** no secret stands in a command or record but sealed, and no token but as its digest.
 
 use rookery_proto::log::v1::{
-    ClusterCommand, ClusterSecretRecord, EnrolSecondFactor, NoteWrongCode, NotedWrongCode,
-    OpenSession, OpenedSession, PutClusterSecret, Refusal, RemoveSecondFactor, ResealSecondFactor,
-    SealClusterSecret, SealedFor, SecondFactorRecord, SessionRecord, cluster_command,
-    cluster_outcome, open_session,
+    ClusterCommand, ClusterSecretRecord, EnrolSecondFactor, NodeRecord, NoteWrongCode,
+    NotedWrongCode, OpenSession, OpenedSession, PutClusterSecret, Refusal, RemoveSecondFactor,
+    ResealSecondFactor, SealClusterSecret, SealedFor, SecondFactorRecord, SessionRecord,
+    cluster_command, cluster_outcome, open_session,
 };
 
 use crate::{
@@ -192,8 +192,15 @@ impl Applying<'_, '_> {
         sealed.iter().filter(is_member).cloned().collect()
     }
 
-    /// A node leaves: it is not served what it held, and what it could open is to be replaced.
-    pub(super) fn forget_leaver(&mut self, node_id: u64) -> Result<(), Error> {
+    pub(super) fn has_another_sealing_key(&self, record: &NodeRecord) -> bool {
+        let known = self.registry.node(NodeId(record.id));
+        known.is_some_and(|known| {
+            !known.sealing_key.is_empty() && known.sealing_key != record.sealing_key
+        })
+    }
+
+    /// Deletes what is sealed to a node. Where the node leaves, what it could open is to be replaced.
+    pub(super) fn take_secrets_from(&mut self, node_id: u64, leaves: bool) -> Result<(), Error> {
         let held = |record: &&std::sync::Arc<ClusterSecretRecord>| {
             record.sealed.iter().any(|one| one.node_id == node_id)
         };
@@ -205,7 +212,7 @@ impl Applying<'_, '_> {
             .collect();
         for mut record in known {
             record.sealed.retain(|one| one.node_id != node_id);
-            record.leaver_knew = true;
+            record.leaver_knew |= leaves;
             self.store_cluster_secret(record)?;
         }
         Ok(())

@@ -177,7 +177,9 @@ impl<'a> Secrets<'a> {
         for record in registry.cluster_secrets() {
             self.share(&registry, record, deadline).await?;
         }
-        if current.leaver_knew {
+        // Where too many are in use already, what the old ones seal is sealed anew first.
+        let room = registry.cluster_secrets().count() < limits::CLUSTER_SECRETS_MAX;
+        if current.leaver_knew && room {
             tracing::info!(key_id = current.key_id, "a member left that knew the cluster secret");
             return self.make(&registry, current.key_id, deadline).await;
         }

@@ -452,6 +452,23 @@ fn the_cluster_secret_goes_to_members_and_is_replaced_when_one_leaves() {
     assert_eq!(replica.secrets(), [(second, vec![1, 3], false)]);
 }
 
+#[test]
+fn a_node_that_lost_its_sealing_key_is_served_anew() {
+    let mut replica = Replica::populated();
+    let register = |key: u8| {
+        let key = vec![key; 32];
+        let register = rookery_proto::log::v1::RegisterSealingKey { node_id: 2, key };
+        cluster_command::Command::RegisterSealingKey(register)
+    };
+    replica.ok(Cert("n2"), register(1));
+    replica.ok(Cert("n1"), secret(0, &[1, 2]));
+    let key = replica.index;
+    replica.ok(Cert("n2"), register(1));
+    assert_eq!(replica.secrets(), [(key, vec![1, 2], false)]);
+    replica.ok(Cert("n2"), register(2));
+    assert_eq!(replica.secrets(), [(key, vec![1], false)]);
+}
+
 /// What stands in a log or a state must be read by later builds as well.
 #[test]
 fn the_bytes_of_second_factors_are_as_they_were() {
