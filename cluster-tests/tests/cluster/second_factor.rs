@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -61,8 +61,7 @@ impl Holder {
 
     /// The code of the present step, or of one beside it.
     fn code(&self, offset: i64) -> Result<String> {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let step = i64::try_from(seconds / 30)? + offset;
+        let step = time::OffsetDateTime::now_utc().unix_timestamp() / 30 + offset;
         let mut mac = Hmac::<sha1::Sha1>::new_from_slice(&self.secret)?;
         mac.update(&step.to_be_bytes());
         let digest = mac.finalize().into_bytes();

@@ -49,10 +49,10 @@ pub async fn call(
     let is_grpc = is_grpc(request.headers());
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     request.extensions_mut().insert(Deadline(deadline));
-    if let Some(token) = request.headers_mut().remove(second_factor::SESSION_HEADER) {
-        if let Some(digest) = token.to_str().ok().and_then(second_factor::token_digest) {
-            request.extensions_mut().insert(SessionDigest(digest));
-        }
+    let token = request.headers_mut().remove(second_factor::SESSION_HEADER);
+    let digest = token.and_then(|token| second_factor::token_digest(token.to_str().ok()?));
+    if let Some(digest) = digest {
+        request.extensions_mut().insert(SessionDigest(digest));
     }
 
     let response = match timeout_at(deadline + limits::DEADLINE_SLACK, next.run(request)).await {
