@@ -1,11 +1,10 @@
 //! The decision: from a caller and an operation to a permit or a refusal.
 
+use super::second_factor::{Demand, demand};
 use crate::{
     authz::{
         Author, Caller, Clearance, DatabaseOperation, DatabasePermit, Denied, DeniedReason, Gap,
-        Permit, Registration, ServerOperation, ServerRule,
-        denied::moment,
-        second_factor::{Demand, demand},
+        Permit, Registration, ServerOperation, ServerRule, denied::moment,
     },
     names::{DatabaseId, Timestamp},
 };
