@@ -189,11 +189,12 @@ fn a_recovery_code_opens_one_session() {
 #[test]
 fn five_wrong_codes_in_five_minutes_lock_it_for_five() {
     let mut replica = Replica::with_session();
-    let left = |outcome: cluster_outcome::Outcome| match outcome {
-        cluster_outcome::Outcome::NotedWrongCode(NotedWrongCode { attempts_left, .. }) => {
-            attempts_left
-        }
-        other => panic!("{other:?}"),
+    let left = |outcome: cluster_outcome::Outcome| {
+        let cluster_outcome::Outcome::NotedWrongCode(noted) = outcome else {
+            panic!("{outcome:?}")
+        };
+        let NotedWrongCode { attempts_left, .. } = noted;
+        attempts_left
     };
     let noted = |replica: &mut Replica, at| match replica.run_at(Cert("n1"), at, wrong("alice")) {
         Applied { outcome: Some(applied::Outcome::Cluster(outcome)), .. } => {
