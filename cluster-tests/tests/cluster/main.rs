@@ -18,5 +18,6 @@ mod pki;
 mod pki_bad_input;
 mod python;
 mod revocation;
+mod second_factor;
 mod server_certificates;
 mod trust;

@@ -234,6 +234,12 @@ impl Consensus {
         Fresh { registry, at: self.freshness.leader_wall(self.clock.boot()) }
     }
 
+    /// The leader's wall clock as far as this node knows it, fresh or not.
+    #[must_use]
+    pub fn leader_time(&self) -> Timestamp {
+        self.freshness.leader_wall(self.clock.boot())
+    }
+
     async fn wait_fresh(&self, deadline: Instant) -> Result<(), Error> {
         let mut renewals = self.freshness.subscribe();
         let deadline = deadline.min(Instant::now() + limits::FRESHNESS_WAIT);
