@@ -16,17 +16,23 @@
 //! | [`workload`] | writers that remember what was acknowledged, and the proof that it is still there |
 //! | [`markers`] | planted words, and the search for them in every file of a folder |
 //! | [`golden`] | texts that a reader reviews once and a test compares afterwards |
+//! | [`fault_proxy`] | a proxy that breaks links on request, with Toxiproxy's interface |
 //! | [`probes`] | calls on open connections while a right is taken away |
+//! | [`lines`] | the ways in which a client reaches a node again and again, and what each request was told |
+//! | [`authorization_history`] | the exact checker: could a permission with these versions have decided so? |
 //! | [`wait`] | conditions with deadlines |
 
+pub mod authorization_history;
 pub mod binary;
 pub mod caller;
 pub mod cluster;
 pub mod connection;
 pub mod containers;
 pub mod contract;
+pub mod fault_proxy;
 pub mod golden;
 pub mod identity;
+pub mod lines;
 pub mod logs;
 pub mod markers;
 pub mod node;

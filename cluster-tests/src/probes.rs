@@ -10,7 +10,11 @@ use std::{
 };
 
 use anyhow::Result;
-use rookery_proto::{cluster::v1::GetTopologyRequest, document::v1::GetDocumentRequest};
+use rookery_proto::{
+    cluster::v1::{GetTopologyRequest, ListJoinTokensRequest},
+    document::v1::GetDocumentRequest,
+    security::v1::ListCertificatesRequest,
+};
 use tonic::Status;
 
 use crate::{
@@ -25,7 +29,7 @@ const BEFORE: Duration = Duration::from_millis(100);
 const AFTER: Duration = Duration::from_millis(400);
 
 /// What a prober calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
     /// A linearizable read.
     Read,
@@ -35,6 +39,10 @@ pub enum Call {
     Write,
     /// What every registered certificate may do.
     Topology,
+    /// What Operators may do.
+    Certificates,
+    /// What Cluster Admins may do.
+    JoinTokens,
 }
 
 /// The document that probers read; they write beside it.
@@ -55,6 +63,8 @@ impl Call {
             Self::StaleRead => "stale read",
             Self::Write => "write",
             Self::Topology => "topology",
+            Self::Certificates => "list of certificates",
+            Self::JoinTokens => "list of join tokens",
         }
     }
 
@@ -76,6 +86,13 @@ impl Call {
                 caller.documents().put_document(request).await.map(drop)
             }
             Self::Topology => caller.cluster().get_topology(GetTopologyRequest {}).await.map(drop),
+            Self::Certificates => {
+                let request = ListCertificatesRequest { page_size: 1, ..Default::default() };
+                caller.security().list_certificates(request).await.map(drop)
+            }
+            Self::JoinTokens => {
+                caller.cluster().list_join_tokens(ListJoinTokensRequest {}).await.map(drop)
+            }
         }
     }
 }

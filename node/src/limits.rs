@@ -135,8 +135,15 @@ pub const LOG_CACHE_GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Calls that wait for an answer on one peer channel.
 pub const PEER_CALLS_MAX: usize = 16_384;
-/// Margin for clocks that run at different speed, added to every lease that is waited out.
+/// Margin for clocks that run at different speed, added to every lease that is waited out; also for what passes between
+/// two looks at a clock.
 pub const DRIFT_MARGIN: Duration = Duration::from_millis(50);
+/// The margin of long leases: this part of the lease. Clocks that are slewed differ by a thousandth.
+pub const DRIFT_SHARE: u32 = 100;
+/// Longest life of a stream that a server sends, whatever it is about; its client opens another one.
+pub const STREAM_LIFE_MAX: Duration = Duration::from_secs(3600);
+/// Time between two looks for connections whose certificates have expired.
+pub const EXPIRY_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest life of a join token.
 pub const JOIN_TOKEN_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -284,7 +291,7 @@ pub const RENEWALS_AT_ONCE_MAX: usize = 4;
 /// Most notices of expiry that one command notes.
 pub const EXPIRY_NOTICES_PER_COMMAND_MAX: usize = 500;
 /// Time between two looks of the leader for certificates that expire.
-pub const EXPIRY_LOOK_INTERVAL: Duration = Duration::from_secs(60);
+pub const EXPIRY_NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest reason of a command that the owner of a node's files gives, in bytes.
 pub const OWNER_REASON_BYTES_MAX: usize = 64;
 /// Life of a second-factor session where none was asked for.

@@ -134,6 +134,7 @@ async fn administer(cluster: &mut Cluster) -> Result<Vec<(&'static str, usize, S
         grants: granted(&[("sales", Access::Read)]),
         certificate: alice.leaf().to_vec(),
         request_id: note("upload-certificate", 2, true),
+        ..Default::default()
     };
     everywhere[2].security().upload_certificate(upload).await?;
     let edit = security::EditCertificateRequest {

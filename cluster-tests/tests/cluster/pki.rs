@@ -91,6 +91,7 @@ async fn upload(
         certificate,
         password: password.into(),
         request_id: request_id(),
+        ..Default::default()
     };
     admin.security().upload_certificate(request).await.map(tonic::Response::into_inner)
 }

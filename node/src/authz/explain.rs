@@ -252,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        authz::SKEW_MS,
+        authz::{Gap, SKEW_MS, SecondFactor, Session},
         names::{NodeId, Thumbprint},
     };
 
@@ -287,6 +287,12 @@ mod tests {
                             || Registration { disabled, ..registration(clearance, grant, node) };
                         let ahead = Timestamp(NOW.0 + SKEW_MS + 1);
                         all.push(base());
+                        for session in [None, Some(NOW), Some(Timestamp(NOW.0 + 1))] {
+                            let session =
+                                session.map(|expires| Session { expires, token_digest: None });
+                            let second_factor = Some(SecondFactor { session });
+                            all.push(Registration { second_factor, ..base() });
+                        }
                         all.push(Registration { not_after: Timestamp(NOW.0 - 1), ..base() });
                         all.push(Registration { not_before: ahead, not_after: ahead, ..base() });
                     }
@@ -315,6 +321,10 @@ mod tests {
                 Remedy::Join => {
                     who.clearance = Clearance::ClusterNode;
                     who.node = Some(NodeId(1));
+                }
+                Remedy::Enrol | Remedy::LogIn => {
+                    let session = Session { expires: Timestamp(NOW.0 + 1), token_digest: None };
+                    who.second_factor = Some(SecondFactor { session: Some(session) });
                 }
                 Remedy::Present | Remedy::Register | Remedy::ShowToken => {}
             }
@@ -382,6 +392,9 @@ mod tests {
         for who in everybody() {
             let caller = Caller::Registered(&who);
             checked += check_server(caller, Some(&who)) + check_database(caller, Some(&who));
+            let gap = if who.second_factor.is_some() { Gap::Token } else { Gap::NotEnrolled };
+            let caller = Caller::Unproven(&who, gap);
+            checked += check_server(caller, Some(&who)) + check_database(caller, Some(&who));
         }
         assert!(checked > 30_000, "{checked}");
     }
@@ -424,5 +437,27 @@ mod tests {
         let told = explain_server(Caller::Registered(&user), ServerOperation::CreateDatabase, NOW);
         let words = told.remedies[0].words("alice", "");
         assert_eq!(words, "give alice an Operator clearance");
+
+        let admin = registration(Clearance::ClusterAdmin, None, false);
+        let closed =
+            Registration { second_factor: Some(SecondFactor { session: None }), ..admin.clone() };
+        for (caller, reason, words) in [
+            (
+                Caller::Registered(&closed),
+                DeniedReason::SecondFactorRequired,
+                "log in with a code of the second factor of alice, and send the session's token",
+            ),
+            (
+                Caller::Unproven(&admin, Gap::NotEnrolled),
+                DeniedReason::SecondFactorNotEnrolled,
+                "make a second factor for alice and confirm it with a code",
+            ),
+        ] {
+            let told = explain_server(caller, ServerOperation::CreateDatabase, NOW);
+            assert_eq!(told.reason, Some(reason));
+            let told: Vec<String> =
+                told.remedies.iter().map(|remedy| remedy.words("alice", "")).collect();
+            assert_eq!(told, [words]);
+        }
     }
 }

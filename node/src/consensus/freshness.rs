@@ -11,6 +11,8 @@
 //!    answer is waited out: until the last promise to it has passed, plus a margin for clocks of different speed.
 //! 6. A new leader does not know the promises of the old one: it takes all of them to end `L` after its election.
 //!
+//! `node/tests/revocation_model.rs` searches these steps exhaustively, and finds each of the mistakes that could be made.
+//!
 //! `t0` is earlier than `received`, so a node's freshness always ends before the leader's promise.
 //!
 //! **Invariant:** the promise of step 2 is noted before the index of step 3 is taken. The other way round, a
@@ -25,7 +27,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::names::{NodeId, Timestamp};
+use crate::{
+    limits,
+    names::{NodeId, Timestamp},
+};
 
 /// This node's own freshness.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct Freshness {
     until: AtomicU64,
     /// The leader's wall clock minus this node's boot clock, milliseconds.
     wall_offset: AtomicI64,
+    /// The lease of the last answer that was not this node's own, nanoseconds; told once.
+    other_lease: AtomicU64,
     changed: watch::Sender<()>,
     /// Wakes the loop when a call needs freshness now.
     pub wanted: Notify,
@@ -44,6 +51,7 @@ impl Default for Freshness {
         Self {
             until: AtomicU64::new(0),
             wall_offset: AtomicI64::new(0),
+            other_lease: AtomicU64::new(0),
             changed: watch::Sender::new(()),
             wanted: Notify::new(),
         }
@@ -64,6 +72,20 @@ impl Freshness {
         self.wall_offset.store(leader_wall.0.saturating_sub(millis(now)), Ordering::Relaxed);
         self.until.fetch_max(nanos(t0 + lease), Ordering::Release);
         self.changed.send_replace(());
+    }
+
+    /// The lease to count in step 4: never longer than what the leader promised in step 2.
+    pub fn agreed_lease(&self, own: Duration, promised: Duration) -> Duration {
+        if own != promised
+            && self.other_lease.swap(nanos(promised), Ordering::Relaxed) != nanos(promised)
+        {
+            tracing::warn!(
+                own_ms = own.as_millis(),
+                leader_ms = promised.as_millis(),
+                "authorization.freshness_ms differs from the leader's; the shorter one counts. Set it alike on all nodes"
+            );
+        }
+        own.min(promised)
     }
 
     /// Nothing is fresh any more: the node was removed, or it stops.
@@ -103,10 +125,10 @@ struct PromiseState {
 }
 
 impl Promises {
-    /// Step 6: this node leads in `term`, noticed at `now`.
+    /// Step 6: this node leads in `term`, noticed at `now`. An earlier term than the noted one changes nothing.
     pub fn lead(&self, term: u64, now: Duration) {
         let mut state = self.state.lock();
-        if state.term != term {
+        if state.term < term {
             *state = PromiseState { term, since: now, until: BTreeMap::new() };
         }
     }
@@ -118,12 +140,17 @@ impl Promises {
         *until = (*until).max(received + lease);
     }
 
-    /// When every promise to `node` that was made so far has passed, by this leader or by those before it.
+    /// When every promise to `node` that was made so far has passed on every clock, by this leader or by those before it.
     pub fn over(&self, node: NodeId, lease: Duration) -> Duration {
         let state = self.state.lock();
         let own = state.until.get(&node).copied().unwrap_or_default();
-        own.max(state.since + lease)
+        own.max(state.since + lease) + margin(lease)
     }
+}
+
+/// How much longer than on this node's clock a lease may last on another's.
+fn margin(lease: Duration) -> Duration {
+    limits::DRIFT_MARGIN.max(lease / limits::DRIFT_SHARE)
 }
 
 #[cfg(test)]
@@ -155,6 +182,7 @@ mod tests {
         promises.lead(3, at(0));
         let (asked, received) = (at(10_000), at(10_030));
         promises.promise(NodeId(2), received, L);
+        assert!(promises.over(NodeId(2), L) >= received + L + limits::DRIFT_MARGIN);
         assert!(promises.over(NodeId(2), L) > asked + L);
     }
 
@@ -162,10 +190,26 @@ mod tests {
     fn a_new_leader_waits_a_whole_lease_for_everybody() {
         let promises = Promises::default();
         promises.lead(7, at(20_000));
-        assert_eq!(promises.over(NodeId(9), L), at(21_000));
+        assert_eq!(promises.over(NodeId(9), L), at(21_050));
         promises.lead(7, at(50_000));
-        assert_eq!(promises.over(NodeId(9), L), at(21_000), "the same term is noticed once");
+        assert_eq!(promises.over(NodeId(9), L), at(21_050), "the same term is noticed once");
         promises.lead(8, at(50_000));
-        assert_eq!(promises.over(NodeId(9), L), at(51_000));
+        assert_eq!(promises.over(NodeId(9), L), at(51_050));
+        promises.lead(7, at(60_000));
+        assert_eq!(promises.over(NodeId(9), L), at(51_050), "an earlier term is over");
+    }
+
+    #[test]
+    fn the_shorter_lease_of_two_counts() {
+        let freshness = Freshness::default();
+        assert_eq!(freshness.agreed_lease(L, at(400)), at(400));
+        assert_eq!(freshness.agreed_lease(L, at(5_000)), L);
+        assert_eq!(freshness.agreed_lease(L, L), L);
+    }
+
+    #[test]
+    fn a_long_lease_has_a_wider_margin() {
+        assert_eq!(margin(L), limits::DRIFT_MARGIN);
+        assert_eq!(margin(Duration::from_secs(60)), at(600));
     }
 }

@@ -592,10 +592,14 @@ impl Consensus {
 
     /// Notes the first moment at which this node is seen to lead the cluster group in its term (freshness, step 6).
     pub(super) fn note_leadership(&self, id: GroupId) {
-        if let Some(group) = self.groups.find(id)
-            && group.is_leader()
-        {
-            let term = group.raft.metrics().borrow_watched().current_term;
+        let Some(group) = self.groups.find(id) else { return };
+        // Role and term from one look: the term of a candidacy that is not won yet would begin the wait too early.
+        let leads_in = {
+            let metrics = group.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.state.is_leader().then_some(metrics.current_term)
+        };
+        if let Some(term) = leads_in {
             self.promises.lead(term, self.clock.boot());
         }
     }
@@ -777,9 +781,9 @@ impl Consensus {
         let deadline = Instant::now() + limits::PEER_ANSWER_TIMEOUT;
         let group = self.group(GroupId::CLUSTER)?;
         let leader = group.leader().ok_or(Error::NoLeader)?;
-        let (index, wall) = if leader == self.node_id() {
+        let (index, wall, lease) = if leader == self.node_id() {
             self.note_leadership(GroupId::CLUSTER);
-            (self.lead_read_index(&group).await?, self.clock.wall())
+            (self.lead_read_index(&group).await?, self.clock.wall(), self.lease())
         } else {
             let body = channel_request::Body::Freshness(FreshnessRequest {
                 applied_index: group.state.applied().0,
@@ -788,12 +792,14 @@ impl Consensus {
             let channel_response::Body::Freshness(answer) = answer else {
                 return Err(Error::unexpected_answer());
             };
-            (answer.commit_index, crate::names::Timestamp(answer.leader_unix_ms))
+            let promised = Duration::from_millis(u64::from(answer.lease_ms));
+            let lease = self.freshness.agreed_lease(self.lease(), promised);
+            (answer.commit_index, crate::names::Timestamp(answer.leader_unix_ms), lease)
         };
         let heard = self.clock.boot();
         group.wait_applied(index, deadline).await?;
         if self.registry().is_formed() {
-            self.freshness.renew(t0, self.lease(), wall, heard);
+            self.freshness.renew(t0, lease, wall, heard);
             self.vouched.expire(t0);
         }
         Ok(())

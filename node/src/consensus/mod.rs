@@ -235,6 +235,7 @@ impl Consensus {
     }
 
     /// The leader's wall clock as far as this node knows it, fresh or not.
+    /// The leader's wall clock as far as this node knows it; long past before it was heard of.
     #[must_use]
     pub fn leader_time(&self) -> Timestamp {
         self.freshness.leader_wall(self.clock.boot())

@@ -222,7 +222,8 @@ impl Consensus {
         // Of this node's own leadership, or not at all: an index of another leader would come without that leader's
         // promise.
         let commit_index = self.lead_read_index(&group).await?;
-        Ok(peer::FreshnessResponse { commit_index, leader_unix_ms: self.clock.wall().0 })
+        let lease_ms = u32::try_from(self.lease().as_millis()).unwrap_or(u32::MAX);
+        Ok(peer::FreshnessResponse { commit_index, leader_unix_ms: self.clock.wall().0, lease_ms })
     }
 
     /// Serves a call whose author is a client of another node: decided here again, with the author's own identity.

@@ -191,25 +191,26 @@ impl Consensus {
             }
             Some(proposal::Command::Database(_)) | None => false,
         };
-        let applied = self.write_entry(&group, author, proposal, deadline).await?;
+        let (applied, term) = self.write_entry(&group, author, proposal, deadline).await?;
         if matches!(applied.outcome, Some(applied::Outcome::Refusal(_))) {
             return Ok(applied);
         }
         if revoking {
-            self.wait_revoked(&before, applied.index, deadline).await?;
+            self.wait_revoked(&before, applied.index, term, deadline).await?;
         } else if group.id == GroupId::CLUSTER {
             self.wait_known(applied.index, deadline).await;
         }
         Ok(applied)
     }
 
+    /// What the entry did, and the term it stands in.
     async fn write_entry(
         &self,
         group: &Arc<Group>,
         author: Author,
         proposal: Proposal,
         deadline: Instant,
-    ) -> Result<Applied, Error> {
+    ) -> Result<(Applied, u64), Error> {
         use openraft::errors::{ClientWriteError, RaftError};
         let command = self.stamp(author, proposal);
         let bytes = CommandBytes(Bytes::from(command.encode_to_vec()));
@@ -217,7 +218,7 @@ impl Consensus {
         match tokio::time::timeout_at(deadline.into(), written).await {
             Err(_) => Err(Error::Timeout),
             Ok(Ok(response)) => match response.data.0 {
-                Some(applied) => Ok(*applied),
+                Some(applied) => Ok((*applied, response.log_id.leader_id.term)),
                 None => Err(Error::Stopped("an entry was applied without an answer".to_owned())),
             },
             Ok(Err(RaftError::Fatal(e))) => Err(Error::Stopped(e.to_string())),
@@ -355,13 +356,17 @@ impl Consensus {
     }
 
     /// Step 5 of `freshness`: waits until no node can decide on a registry older than `index`.
+    ///
+    /// `term` is that of the entry. Where this node has noted no promises in it, it has not noticed yet that it leads,
+    /// or the entry is another leader's: either way it knows nothing of the promises, and waits for all there can be.
     async fn wait_revoked(
         &self,
         before: &Registry,
         index: u64,
+        term: u64,
         deadline: Instant,
     ) -> Result<(), Error> {
-        self.note_leadership(GroupId::CLUSTER);
+        self.promises.lead(term, self.clock.boot());
         let me = self.node_id();
         let after = self.registry();
         let nodes: BTreeSet<NodeId> = before
@@ -393,7 +398,7 @@ impl Consensus {
 
     /// Until `node` has applied `index`, or every promise made to it has passed.
     async fn wait_confirmed(&self, node: NodeId, index: u64) {
-        let over = self.promises.over(node, self.lease()) + limits::DRIFT_MARGIN;
+        let over = self.promises.over(node, self.lease());
         loop {
             let left = over.saturating_sub(self.clock.boot());
             if left.is_zero() {

@@ -67,7 +67,7 @@ impl Consensus {
             if let Err(error) = self.look_for_expiry().await {
                 tracing::debug!(%error, "expiry was not looked at");
             }
-            tokio::time::sleep(limits::EXPIRY_LOOK_INTERVAL).await;
+            tokio::time::sleep(limits::EXPIRY_NOTICE_INTERVAL).await;
         }
     }
 

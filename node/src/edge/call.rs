@@ -19,12 +19,17 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, header};
 use hyper::body::{Frame, SizeHint};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status};
 
 use crate::{
-    edge::{connections::Connection, convert, metrics::Metrics, rpcs},
+    edge::{
+        connections::{Connection, Ending, Reason},
+        convert,
+        metrics::Metrics,
+        rpcs,
+    },
     limits, second_factor,
 };
 
@@ -64,7 +69,7 @@ pub async fn call(
     metrics.answered(rpc, code, began.elapsed().as_secs_f64());
     let response = with_security_headers(response);
     match connection {
-        Some(connection) => ends_on_revocation(response, &connection, is_grpc),
+        Some(connection) => bounded(response, &connection, is_grpc, limits::STREAM_LIFE_MAX),
         None => response,
     }
 }
@@ -167,24 +172,41 @@ fn with_security_headers(mut response: Response) -> Response {
     response
 }
 
-/// Ends a stream when the certificate of its connection loses rights. An answer that is ready is not cut off: only a
-/// body that has to wait looks at the revocation.
-fn ends_on_revocation(response: Response, connection: &Connection, is_grpc: bool) -> Response {
+/// Ends a stream when the certificate of its connection loses rights or expires, and when it has lived long enough. An
+/// answer that is ready is not cut off: only a body that has to wait looks for a reason to end.
+fn bounded(response: Response, connection: &Connection, is_grpc: bool, life: Duration) -> Response {
     if response.body().is_end_stream() {
         return response;
     }
-    let revoked = Box::pin(connection.revocation().cancelled_owned());
-    response.map(|body| Body::new(Revocable { body, revoked, is_grpc, ended: false }))
+    let ending = connection.ending().clone();
+    let cut = Box::pin(ending.token().clone().cancelled_owned());
+    let life = Box::pin(sleep(life));
+    response.map(|body| Body::new(Bounded { body, ending, cut, life, is_grpc, ended: false }))
 }
 
-struct Revocable {
+struct Bounded {
     body: Body,
-    revoked: Pin<Box<WaitForCancellationFutureOwned>>,
+    ending: Arc<Ending>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    life: Pin<Box<Sleep>>,
     is_grpc: bool,
     ended: bool,
 }
 
-impl HttpBody for Revocable {
+impl Bounded {
+    /// Why the stream has to end now.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<StreamEnd> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(match self.ending.reason() {
+                Some(Reason::Expired) => StreamEnd::Expired,
+                Some(Reason::RightsLost) | None => StreamEnd::RightsLost,
+            });
+        }
+        self.life.as_mut().poll(context).map(|()| StreamEnd::Life)
+    }
+}
+
+impl HttpBody for Bounded {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -198,17 +220,15 @@ impl HttpBody for Revocable {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             return Poll::Ready(frame);
         }
-        if self.revoked.as_mut().poll(context).is_pending() {
-            return Poll::Pending;
-        }
+        let Poll::Ready(why) = self.poll_end(context) else { return Poll::Pending };
         self.ended = true;
         if !self.is_grpc {
-            return Poll::Ready(Some(Err(axum::Error::new(Revoked))));
+            return Poll::Ready(Some(Err(axum::Error::new(why))));
         }
         let mut trailers = HeaderMap::new();
-        match revoked_status().add_header(&mut trailers) {
+        match why.status().add_header(&mut trailers) {
             Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Err(_) => Poll::Ready(Some(Err(axum::Error::new(Revoked)))),
+            Err(_) => Poll::Ready(Some(Err(axum::Error::new(why)))),
         }
     }
 
@@ -221,23 +241,96 @@ impl HttpBody for Revocable {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the certificate of this connection lost rights")]
-struct Revoked;
+/// Why a stream was ended.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum StreamEnd {
+    #[error("the certificate of this connection lost rights")]
+    RightsLost,
+    #[error("the certificate of this connection has expired")]
+    Expired,
+    #[error("the stream has lived long enough")]
+    Life,
+}
 
-fn revoked_status() -> Status {
-    convert::Answer::new(
-        Code::Unauthenticated,
-        "RIGHTS_CHANGED",
-        "This certificate lost rights while the stream was open: an administrator took them, or its session ended. \
-         Call again: what is left of them decides.",
-    )
-    .status()
+impl StreamEnd {
+    fn status(self) -> Status {
+        let (code, reason, message) = match self {
+            Self::RightsLost => (
+                Code::Unauthenticated,
+                "RIGHTS_CHANGED",
+                "This certificate lost rights while the stream was open: an administrator took them, or its session \
+                 ended. Call again: what is left of them decides.",
+            ),
+            Self::Expired => (
+                Code::Unauthenticated,
+                "CERTIFICATE_EXPIRED",
+                "This certificate expired while the stream was open. Ask an administrator for a new one.",
+            ),
+            Self::Life => (
+                Code::Unavailable,
+                "STREAM_LIFE_ENDED",
+                "Streams end after an hour. Open another one.",
+            ),
+        };
+        convert::Answer::new(code, reason, message).status()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::{StreamExt as _, stream};
+    use http_body_util::BodyExt as _;
+
     use super::*;
+    use crate::edge::connections::{Bounds, Connections};
+
+    const LIFE: Duration = Duration::from_millis(300);
+
+    /// A stream that gives one message and then nothing, on a connection of its own.
+    fn quiet_stream(connections: &Arc<Connections>) -> (Arc<Connection>, Body) {
+        let certificate = crate::tls::testing::identity("alice");
+        let der = certificate.certificate_der();
+        let certificate = crate::tls::PeerCertificate {
+            thumbprint: crate::names::Thumbprint::of(der),
+            der: der.as_ref().into(),
+        };
+        let mut slot = connections.admit(([127, 0, 0, 1], 1).into()).unwrap();
+        let connection = slot.connected(Some(certificate));
+        std::mem::forget(slot); // The connection stays open.
+        let first = stream::iter([Ok::<_, axum::Error>(Bytes::from_static(b"first"))]);
+        let body = Body::from_stream(first.chain(stream::pending()));
+        let response = bounded(Response::new(body), &connection, true, LIFE);
+        (connection, response.into_body())
+    }
+
+    #[tokio::test]
+    async fn a_quiet_stream_ends_for_each_reason_there_is() {
+        type End = fn(&Connections, &Connection);
+        let cases: [(&str, End); 3] = [
+            ("RIGHTS_CHANGED", |connections, connection| {
+                connections.revoke(&[connection.certificate.as_ref().unwrap().thumbprint]);
+            }),
+            ("CERTIFICATE_EXPIRED", |connections, _| {
+                assert_eq!(connections.expire(crate::names::Timestamp(i64::MAX)), 1);
+            }),
+            ("STREAM_LIFE_ENDED", |_, _| {}),
+        ];
+        for (reason, end) in cases {
+            let connections = Connections::new(Bounds::CLIENT);
+            let (connection, mut body) = quiet_stream(&connections);
+            let began = Instant::now();
+            assert!(body.frame().await.unwrap().unwrap().is_data(), "{reason}");
+            end(&connections, &connection);
+            let last = body.frame().await.unwrap().unwrap();
+            let status = Status::from_header_map(last.trailers_ref().unwrap()).unwrap();
+            let told = tonic_types::StatusExt::get_details_error_info(&status).unwrap().reason;
+            assert_eq!(told, reason);
+            assert!(body.frame().await.is_none(), "{reason}: nothing follows");
+            let lived = began.elapsed() >= LIFE;
+            assert_eq!(lived, reason == "STREAM_LIFE_ENDED");
+        }
+    }
 
     #[test]
     fn deadlines_are_honoured_and_clamped() {

@@ -5,7 +5,8 @@
 //! milliseconds and whoever holds thousands open holds the oldest.
 //!
 //! A connection whose certificate lost rights is marked ([`Connections::revoke`]): its streams end at once, and two
-//! seconds later the connection closes. In between, and on a new connection, every call is decided by the new registry
+//! seconds later the connection closes. The same happens to one whose certificate has expired ([`Connections::expire`]).
+//! In between, and on a new connection, every call is decided by the new registry
 //! as always; the two seconds are there so that the holder's next call meets an explained refusal and not a reset.
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,7 +23,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{limits, names::Thumbprint, tls::PeerCertificate};
+use crate::{
+    certificates, limits,
+    names::{Thumbprint, Timestamp},
+    tls::PeerCertificate,
+};
 
 /// How many connections a listener takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +60,42 @@ impl Bounds {
     };
 }
 
+/// Why a connection is not worth keeping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// An administrator took rights from its certificate.
+    RightsLost,
+    /// Its certificate has expired.
+    Expired,
+}
+
+/// Whether a connection ends, and why: the first reason stays.
+#[derive(Debug, Default)]
+pub struct Ending {
+    reason: OnceLock<Reason>,
+    token: CancellationToken,
+}
+
+impl Ending {
+    fn end(&self, reason: Reason) {
+        // A connection that ends already has its reason.
+        let _ = self.reason.set(reason);
+        self.token.cancel();
+    }
+
+    /// Why it ends; `None` while it does not.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason.get().copied()
+    }
+
+    /// The token that is cancelled when it ends.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+}
+
 /// One open connection; an extension of every request on it.
 pub struct Connection {
     /// Unique in this process.
@@ -65,23 +106,20 @@ pub struct Connection {
     pub certificate: Option<PeerCertificate>,
     /// The minute (of Unix time) in which a use was last noted.
     noted: AtomicI64,
-    revoked: CancellationToken,
+    ending: Arc<Ending>,
 }
 
 impl Connection {
-    /// Completes once the certificate of this connection has lost rights.
-    pub async fn revoked(&self) {
-        self.revoked.cancelled().await;
-    }
-
     /// Whether no use was noted on this connection in this minute; it is from now on. One load where there was.
     pub(super) fn is_first_in(&self, minute: i64) -> bool {
         self.noted.load(Ordering::Relaxed) != minute
             && self.noted.swap(minute, Ordering::Relaxed) != minute
     }
 
-    pub(super) fn revocation(&self) -> CancellationToken {
-        self.revoked.clone()
+    /// Whether it ends because of its certificate.
+    #[must_use]
+    pub fn ending(&self) -> &Arc<Ending> {
+        &self.ending
     }
 }
 
@@ -103,7 +141,9 @@ struct Table {
     open: usize,
     by_address: BTreeMap<IpAddr, usize>,
     handshakes: BTreeMap<u64, CancellationToken>,
-    by_thumbprint: BTreeMap<Thumbprint, BTreeMap<u64, CancellationToken>>,
+    by_thumbprint: BTreeMap<Thumbprint, BTreeMap<u64, Arc<Ending>>>,
+    /// Those whose certificates have not expired yet, the earliest first.
+    by_expiry: BTreeMap<(Timestamp, u64), Arc<Ending>>,
 }
 
 /// Why a connection was not taken.
@@ -159,7 +199,8 @@ impl Connections {
         }
         table.handshakes.insert(id, evicted.clone());
         drop(table);
-        Ok(Slot { connections: self.clone(), id, remote, address, evicted, known: None })
+        let connections = self.clone();
+        Ok(Slot { connections, id, remote, address, evicted, known: None, expires: None })
     }
 
     /// Ends the streams of these certificates now, and their connections a moment later.
@@ -167,9 +208,24 @@ impl Connections {
         let table = self.table.lock();
         let connections =
             thumbprints.iter().filter_map(|thumbprint| table.by_thumbprint.get(thumbprint));
-        for revoked in connections.flat_map(BTreeMap::values) {
-            revoked.cancel();
+        for ending in connections.flat_map(BTreeMap::values) {
+            ending.end(Reason::RightsLost);
         }
+    }
+
+    /// Does the same to those whose certificates have expired at `now`; gives how many. Costs what has expired, not what
+    /// is open.
+    pub fn expire(&self, now: Timestamp) -> usize {
+        let mut table = self.table.lock();
+        let mut ended = 0;
+        while let Some(first) = table.by_expiry.first_entry() {
+            if first.key().0 >= now {
+                break; // The last moment belongs to a certificate's life (RFC 5280, section 4.1.2.5).
+            }
+            first.remove().end(Reason::Expired);
+            ended += 1;
+        }
+        ended
     }
 
     /// Open connections of a certificate.
@@ -187,6 +243,7 @@ pub struct Slot {
     address: IpAddr,
     evicted: CancellationToken,
     known: Option<Thumbprint>,
+    expires: Option<Timestamp>,
 }
 
 impl Slot {
@@ -197,18 +254,28 @@ impl Slot {
 
     /// The handshake is over: enters the connection under its certificate.
     pub fn connected(&mut self, certificate: Option<PeerCertificate>) -> Arc<Connection> {
-        let revoked = CancellationToken::new();
+        let ending = Arc::new(Ending::default());
+        let expires = certificate.as_ref().and_then(not_after);
         let mut table = self.connections.table.lock();
         table.handshakes.remove(&self.id);
         if let Some(certificate) = &certificate {
             let of_certificate = table.by_thumbprint.entry(certificate.thumbprint).or_default();
-            of_certificate.insert(self.id, revoked.clone());
+            of_certificate.insert(self.id, ending.clone());
             self.known = Some(certificate.thumbprint);
+        }
+        if let Some(expires) = expires {
+            table.by_expiry.insert((expires, self.id), ending.clone());
+            self.expires = Some(expires);
         }
         drop(table);
         let noted = AtomicI64::new(i64::MIN);
-        Arc::new(Connection { id: self.id, remote: self.remote, certificate, noted, revoked })
+        Arc::new(Connection { id: self.id, remote: self.remote, certificate, noted, ending })
     }
+}
+
+/// When a certificate expires. One that cannot be read has no registration either, so that nothing is allowed to it.
+fn not_after(certificate: &PeerCertificate) -> Option<Timestamp> {
+    certificates::parse(&certificate.der).ok().map(|parsed| parsed.not_after)
 }
 
 impl Drop for Slot {
@@ -221,6 +288,9 @@ impl Drop for Slot {
             if *count == 0 {
                 table.by_address.remove(&self.address);
             }
+        }
+        if let Some(expires) = self.expires {
+            table.by_expiry.remove(&(expires, self.id));
         }
         if let Some(thumbprint) = self.known
             && let Some(of_certificate) = table.by_thumbprint.get_mut(&thumbprint)
@@ -316,11 +386,37 @@ mod tests {
         let second = slots[1].connected(Some(alice.clone()));
         let other = slots[2].connected(Some(bob));
         connections.revoke(&[alice.thumbprint]);
-        assert!(first.revoked.is_cancelled() && second.revoked.is_cancelled());
-        assert!(!other.revoked.is_cancelled());
+        assert_eq!(first.ending.reason(), Some(Reason::RightsLost));
+        assert!(second.ending.token().is_cancelled() && !other.ending.token().is_cancelled());
         assert_eq!(connections.of(&alice.thumbprint), 2);
         drop(slots);
         assert_eq!((connections.of(&alice.thumbprint), connections.open()), (0, 0));
         assert!(connections.table.lock().by_address.is_empty());
+    }
+
+    #[test]
+    fn an_expired_certificate_ends_its_connections_and_no_others() {
+        let connections = table(10, 10, 10);
+        let identity = crate::tls::testing::identity("alice");
+        let der = identity.certificate_der();
+        let real = PeerCertificate { thumbprint: Thumbprint::of(der), der: der.as_ref().into() };
+        let last = not_after(&real).unwrap();
+        let mut slots: Vec<Slot> =
+            (1..=4).map(|_| connections.admit(from("10.0.0.1:1")).unwrap()).collect();
+        let first = slots[0].connected(Some(real.clone()));
+        let unreadable = slots[1].connected(Some(certificate(b"bob")));
+        let anonymous = slots[2].connected(None);
+        assert_eq!(connections.expire(last), 0, "its last millisecond");
+        assert_eq!(connections.expire(Timestamp(last.0 + 1)), 1);
+        assert_eq!(first.ending.reason(), Some(Reason::Expired));
+        connections.revoke(&[real.thumbprint]);
+        assert_eq!(first.ending.reason(), Some(Reason::Expired), "the first reason stays");
+        assert_eq!((unreadable.ending.reason(), anonymous.ending.reason()), (None, None));
+        assert_eq!(connections.expire(Timestamp(i64::MAX)), 0);
+        let late = slots[3].connected(Some(real));
+        drop(slots);
+        assert_eq!(connections.expire(Timestamp(i64::MAX)), 0, "closed ones are forgotten");
+        assert_eq!(late.ending.reason(), None);
+        assert!(connections.table.lock().by_expiry.is_empty());
     }
 }

@@ -278,7 +278,7 @@ async fn handshake(
     })
 }
 
-/// Serves requests until the client leaves, the node shuts down, or the certificate has lost rights.
+/// Serves requests until the client leaves, the node shuts down, or the certificate has lost rights or expired.
 async fn http_connection(
     shared: &Arc<Shared>,
     connection: Arc<Connection>,
@@ -318,7 +318,7 @@ async fn http_connection(
 }
 
 async fn lingered(connection: &Connection) {
-    connection.revoked().await;
+    connection.ending().token().cancelled().await;
     sleep(limits::REVOKED_CONNECTION_LINGER).await;
 }
 

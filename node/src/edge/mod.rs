@@ -53,6 +53,7 @@ mod reflection;
 pub mod rpcs;
 pub mod server;
 mod services;
+pub mod streams;
 mod upload;
 mod uses;
 mod work;

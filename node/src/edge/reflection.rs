@@ -13,7 +13,10 @@ use tonic_reflection::server::{
 };
 use tower::Service;
 
-use crate::{authz::ServerOperation, edge::Edge};
+use crate::{
+    authz::ServerOperation,
+    edge::{Edge, streams},
+};
 
 /// The files that clients are shown: not what peers, the log and the admin socket speak.
 fn files() -> Result<FileDescriptorSet, Error> {
@@ -82,8 +85,13 @@ where
         Box::pin(async move {
             let decided =
                 edge.authorize_extensions(request.extensions(), ServerOperation::ViewBuild).await;
+            let extensions = request.extensions().clone();
             match decided {
-                Ok(_) => ready.call(request).await,
+                Ok(_) => ready.call(request).await.map(|response| {
+                    response.map(|body| {
+                        streams::judged(edge, extensions, ServerOperation::ViewBuild, body)
+                    })
+                }),
                 Err(status) => Ok(status.into_http()),
             }
         })

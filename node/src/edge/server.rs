@@ -40,6 +40,7 @@ use crate::{
         recognition::Recognition,
         services, uses,
     },
+    limits,
     own_certificate::{self, Kept, OwnCertificate, Source},
     storage::{Rocks, Sentinel},
     tls::{self, TlsIdentity},
@@ -268,6 +269,9 @@ impl Running {
         self.client_tasks.push(tokio::spawn(keeping));
         let revoking = close_revoked(self.consensus.clone(), connections);
         self.peer_tasks.push(tokio::spawn(revoking));
+        // Of clients alone: an expired date does not cut a member off.
+        let expiring = close_expired(self.consensus.clone(), client.connections.clone());
+        self.peer_tasks.push(tokio::spawn(expiring));
         self.peer_tasks.push(tokio::spawn(listener::serve(peer, self.peers.clone())));
         self.client_tasks.push(tokio::spawn(listener::serve(client, self.clients.clone())));
         let pages = ops::router(edge.clone());
@@ -398,5 +402,16 @@ async fn close_revoked(consensus: Arc<Consensus>, connections: [Arc<Connections>
             connections.iter().for_each(|connections| connections.revoke(&lost));
         }
         before = after;
+    }
+}
+
+/// Closes the connections of certificates that have expired, by the leader's clock.
+async fn close_expired(consensus: Arc<Consensus>, connections: Arc<Connections>) {
+    loop {
+        tokio::time::sleep(limits::EXPIRY_LOOK_INTERVAL).await;
+        let ended = connections.expire(consensus.leader_time());
+        if ended > 0 {
+            tracing::info!(connections = ended, "certificates have expired");
+        }
     }
 }

@@ -198,7 +198,7 @@ fn every_command_leaves_one_record_with_who_what_and_before_and_after() {
         name: "alice".into(),
         clearance: 1,
         grants: vec![GrantByName { database: "sales".into(), access: 2 }],
-        generated: false,
+        ..PutCertificate::default()
     };
     fixture.by_root(C::PutCertificate(put));
     let edit = EditCertificate {

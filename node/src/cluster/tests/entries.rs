@@ -336,6 +336,7 @@ fn the_bytes_of_entries_are_as_they_were() {
             der: vec![3],
             not_before_unix_ms: 4,
             not_after_unix_ms: 5,
+            key_digest: vec![6],
         }],
         note: "n".into(),
         owner: "o".into(),
@@ -361,6 +362,6 @@ const GOLDEN_ENTRIES: [&str; 6] = [
     "1a0a0a01013a016e42004801",
     "62070a010110011802",
     "6a020807",
-    "0a0101720a0a0102120103180420057a016e8201016f",
+    "0a0101720d0a0102120103180420052a01067a016e8201016f",
     "32070a010110011802",
 ];

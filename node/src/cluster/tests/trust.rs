@@ -244,7 +244,7 @@ fn renewal_is_off_until_the_policy_says_otherwise() {
     let sibling = registry.certificate(&Thumbprint::of(&line.until(2040))).unwrap();
     assert_eq!(renewed.registration.grants, sibling.grants);
     assert_eq!((renewed.registration.name.as_str(), sibling.name.as_str()), ("machine", "machine"));
-    assert_eq!(renewed.created_by, Some(thumb("n1")));
+    assert_eq!(renewed.entry.created_by, Some(thumb("n1")));
     assert_eq!(&*renewed.registration.der, new.as_slice());
     assert!(renewed.registration.not_after > sibling.not_after);
     replica.no(Cert("n2"), renew(&new), "RENEWAL_REFUSED", "");
@@ -398,7 +398,7 @@ fn the_owner_of_a_node_gets_back_in_when_no_administrator_is_left() {
     replica.ok(Cert("carol"), put("root2", ADMIN, &[]));
     let registry = replica.registry();
     let carol = registry.certificate_details(&thumb("carol")).unwrap();
-    assert_eq!(carol.created_by, Some(thumb("n3")));
+    assert_eq!(carol.entry.created_by, Some(thumb("n3")));
 }
 
 #[test]

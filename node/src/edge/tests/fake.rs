@@ -254,10 +254,6 @@ impl Engine for Fake {
         self.denials.lock().push(denial);
     }
 
-    async fn propose_as_member(&self, _: ClusterCommand, _: Instant) -> Result<Applied, Error> {
-        Err(Error::NoLeader)
-    }
-
     async fn audit(&self, permit: Permit, _: Instant) -> Result<AuditView, Error> {
         self.audit_here(&permit)
     }
