@@ -367,13 +367,17 @@ impl Registry {
     }
 
     fn tell(&mut self, primary: &Thumbprint, facts: Option<SecondFactor>) {
-        let Some(primary) = self.certificates.get(primary).cloned() else { return };
-        let entry = std::iter::once(&primary.primary).chain(&primary.entry.secondaries);
-        for thumbprint in entry {
+        let Some(before) = self.certificates.get(primary).cloned() else { return };
+        for thumbprint in std::iter::once(primary).chain(&before.entry.secondaries) {
             if let Some(certificate) = self.certificates.get_mut(thumbprint) {
                 let certificate = Arc::make_mut(certificate);
                 Arc::make_mut(&mut certificate.registration).second_factor = facts;
             }
+        }
+        // Lists hold the primary too.
+        self.entries.remove(&before);
+        if let Some(after) = self.certificates.get(primary) {
+            self.entries.insert(after);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Second factors and their cluster secret, as the log decides them.
 
+mod shared;
+
 use rookery_proto::log::v1::{
     ClusterSecretRecord, EndSession, EnrolSecondFactor, ForgetClusterSecret, NoteWrongCode,
     NotedWrongCode, OpenSession, OpenedSession, PutClusterSecret, RemoveSecondFactor,
