@@ -212,10 +212,11 @@ async fn follow(
         let batch = match records.message().await {
             Ok(Some(batch)) => batch,
             Ok(None) => return Ok(()),
-            Err(status) => match Error::from(&status) {
-                Error::Unavailable(_) => return Err(Followed::Again),
-                error => return Err(error.into()),
-            },
+            Err(status) => {
+                let error = Error::from(&status);
+                let again = matches!(error, Error::Unavailable(_));
+                return Err(if again { Followed::Again } else { error.into() });
+            }
         };
         for record in &batch.records {
             session.out.line(&line(record))?;

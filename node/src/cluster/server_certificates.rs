@@ -23,7 +23,7 @@ use rookery_proto::log::v1::{
 use crate::{
     authz::Clearance,
     certificates::Parsed,
-    cluster::{Applying, Error, Outcome, Registry, check, cluster_outcome, done, records},
+    cluster::{Applying, Outcome, Registry, check, cluster_outcome, done, records},
     limits,
     names::{NodeId, Thumbprint, Timestamp},
     results::{Stop, refusal, refusal_at},
@@ -383,7 +383,7 @@ impl Applying<'_, '_> {
 
     fn store_replacement(&mut self, replacement: CertificateReplacement) -> Outcome {
         self.changed = true;
-        records::put(self.state, &replacement).map_err(Error::from)?;
+        records::put(self.state, &replacement)?;
         self.registry.set_replacement(replacement.clone());
         Ok(cluster_outcome::Outcome::CertificateReplacement(without_keys(replacement)))
     }

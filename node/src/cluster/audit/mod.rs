@@ -160,10 +160,9 @@ impl Witness {
 
 /// The permission's name; for commands of nodes, which share one permission, that of the command.
 fn operation_name(command: &ClusterCommand, kind: &str) -> String {
-    match operation(command) {
-        ServerOperation::PeerCall | ServerOperation::SubmitRaftCommand => kind.replace('_', "-"),
-        named => named.name().to_owned(),
-    }
+    let named = operation(command);
+    let shared = [ServerOperation::PeerCall, ServerOperation::SubmitRaftCommand].contains(&named);
+    if shared { kind.replace('_', "-") } else { named.name().to_owned() }
 }
 
 /// An action that is no command stands under its own name, and is not what was asked of the log.

@@ -19,6 +19,7 @@ fn registry(entries: u64) -> Registry {
         let secondary = |place: u64| SecondaryRecord {
             thumbprint: id(1_000_000 + n * 10 + place).as_bytes().to_vec(),
             not_after_unix_ms: NOW + (mix(place) as i64 % 400 - 100) * DAY,
+            key_digest: vec![2; 32],
             ..SecondaryRecord::default()
         };
         let record = CertificateRecord {
@@ -34,6 +35,7 @@ fn registry(entries: u64) -> Registry {
             created_unix_ms: NOW - mix(7) as i64 % 50,
             revision: n,
             secondaries: (0..(n % 5).saturating_sub(2)).map(secondary).collect(),
+            key_digest: vec![1; 32],
             ..CertificateRecord::default()
         };
         registry.set_certificate(record).unwrap();
