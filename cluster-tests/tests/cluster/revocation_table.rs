@@ -15,7 +15,7 @@ use cluster_tests::{
 };
 use rookery_proto::{
     database::v1::DeleteDatabaseRequest,
-    security::v1::{Access, Clearance, EditCertificateRequest},
+    security::v1::{Access, Clearance, DisableCertificateRequest, EditCertificateRequest},
 };
 use tonic::Status;
 
@@ -33,6 +33,7 @@ const EXPIRY_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy)]
 enum Taken {
     Delete,
+    Disable,
     Grants(&'static [(&'static str, Access)]),
     Clearance(Clearance),
     DeleteDatabase,
@@ -42,6 +43,14 @@ impl Taken {
     async fn from(self, admin: &Caller, thumbprint: &str) -> Result<(), Status> {
         match self {
             Self::Delete => admin.revoke(thumbprint).await,
+            Self::Disable => {
+                let request = DisableCertificateRequest {
+                    thumbprint: thumbprint.to_owned(),
+                    request_id: request_id(),
+                    ..Default::default()
+                };
+                admin.security().disable_certificate(request).await.map(drop)
+            }
             Self::Grants(grants) => admin.set_grants(thumbprint, grants).await,
             Self::Clearance(clearance) => {
                 let request = EditCertificateRequest {
@@ -92,6 +101,22 @@ const ROWS: &[Row] = &[
         ],
         // A running stream ends with the first; what comes after it is refused with the second.
         reasons: &["RIGHTS_CHANGED", "CERTIFICATE_UNKNOWN"],
+    },
+    Row {
+        what: "disabled",
+        clearance: Clearance::User,
+        grants: READ_WRITE,
+        taken: Taken::Disable,
+        ends: &[
+            Kept(Call::Read),
+            Kept(Call::StaleRead),
+            Kept(Call::Write),
+            Kept(Call::Topology),
+            New(Call::Read),
+            Http1,
+            Stream,
+        ],
+        reasons: &["RIGHTS_CHANGED", "CERTIFICATE_DISABLED"],
     },
     Row {
         what: "narrowed to reading",

@@ -366,7 +366,8 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
             true
         }
         Some(C::Owner(owner)) => {
-            !matches!(owner.command, Some(rookery_proto::log::v1::owner_command::Command::Put(_)))
+            use rookery_proto::log::v1::owner_command::Command;
+            !matches!(&owner.command, Some(Command::Put(put)) if !put.overwrite)
         }
         Some(C::RecordUse(_) | C::NoteExpiry(_)) => false,
         None => true,

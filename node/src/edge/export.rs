@@ -8,6 +8,7 @@ use rookery_proto::security::v1::{
 use tonic::Status;
 
 use crate::{
+    authz::ServerOperation,
     certificates,
     edge::{Edge, convert, package, peer_identity::CallContext},
     names::Thumbprint,
@@ -24,6 +25,7 @@ pub async fn server_certificates(
     asked: ExportServerCertificatesRequest,
 ) -> Result<ExportServerCertificatesResponse, Status> {
     let password = package::password(asked.password)?;
+    edge.audited(context, ServerOperation::ExportServerCertificates, "", "").await?;
     let certificates = certificates_of(edge, context);
     let pem = certificates.values().map(|der| certificates::certificate_pem(der)).collect();
     let thumbprints = certificates.values().map(|der| Thumbprint::of(der).to_string()).collect();

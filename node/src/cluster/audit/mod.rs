@@ -44,6 +44,7 @@ const UNRECORDED: &[&str] = &[
     "record_denials",
     "checkpoint_audit",
     "record_use",
+    "note_expiry",
     "seal_cluster_secret",
     "reseal_second_factor",
 ];

@@ -142,7 +142,8 @@ impl ServerCertificateService for ServerCertificates {
         request: Request<ReloadServerCertificateRequest>,
     ) -> Result<Response<ReloadServerCertificateResponse>, Status> {
         let operation = ServerOperation::RefreshServerCertificate;
-        let (permit, _) = self.0.authorize_server(&request, operation).await?;
+        let (permit, context) = self.0.authorize_server(&request, operation).await?;
+        self.0.audited(&context, operation, &self.0.node.name, "").await?;
         let looked = self.0.engine.reload_certificate(permit).await;
         let (thumbprint, looked) = looked.map_err(|error| {
             let message = format!("The source of this node's certificate cannot be used: {error}.");
