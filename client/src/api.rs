@@ -52,6 +52,11 @@ request_ids!(
     security::ReplaceServerCertificatesRequest,
     security::AbortServerCertificateReplacementRequest,
     security::SetSecurityPolicyRequest,
+    security::EnrolRequest,
+    security::ConfirmRequest,
+    security::LogInRequest,
+    security::LogOutRequest,
+    security::RemoveRequest,
     cluster::CreateJoinTokenRequest,
     cluster::RevokeJoinTokenRequest,
     cluster::JoinRequest,
@@ -79,6 +84,7 @@ no_request_ids!(
     security::ListWellKnownAdminsRequest,
     security::GetSecurityPolicyRequest,
     security::ListNotificationsRequest,
+    security::GetSecondFactorStatusRequest,
     cluster::GetTopologyRequest,
     cluster::GetStatusRequest,
     cluster::ListJoinTokensRequest,
@@ -206,6 +212,21 @@ methods!(security::trust_service_client::TrustServiceClient {
     set_security_policy(SetSecurityPolicyRequest) -> SetSecurityPolicyResponse;
     /// Certificates that expire or have expired, one page a call.
     list_notifications(ListNotificationsRequest) -> ListNotificationsResponse;
+});
+
+methods!(security::second_factor_service_client::SecondFactorServiceClient {
+    /// Makes a second factor; its secret and recovery codes are given once.
+    enrol(EnrolRequest) -> EnrolResponse secret;
+    /// Makes the own second factor count, with a first code.
+    confirm(ConfirmRequest) -> ConfirmResponse secret;
+    /// Opens a session with a code; its token is given once.
+    log_in(LogInRequest) -> LogInResponse secret;
+    /// Ends the caller's session.
+    log_out(LogOutRequest) -> LogOutResponse;
+    /// Takes the second factor off a certificate.
+    remove(RemoveRequest) -> RemoveResponse;
+    /// Whether the caller needs a session, and has one.
+    get_second_factor_status(GetSecondFactorStatusRequest) -> GetSecondFactorStatusResponse;
 });
 
 methods!(cluster::cluster_service_client::ClusterServiceClient {

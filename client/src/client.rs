@@ -11,10 +11,20 @@ use rookery_proto::cluster::v1::{
     GetTopologyRequest, GetTopologyResponse, cluster_service_client::ClusterServiceClient,
 };
 use rustls::ClientConfig;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{
+    Response, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
 use uuid::Uuid;
 
-use crate::{Context, Error, connect, error::Attempt, retry::Policy, tls};
+use crate::{
+    Context, Error, connect,
+    error::Attempt,
+    retry::Policy,
+    session::{SESSION_HEADER, Session},
+    tls,
+};
 
 /// Time a call may take where none was chosen.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -50,6 +60,8 @@ pub struct Client {
     pinned: Option<Arc<str>>,
     /// Asked first while it does not fail.
     preferred: Option<Arc<str>>,
+    /// The token of the second-factor session.
+    session: Option<MetadataValue<Ascii>>,
 }
 
 struct Shared {
@@ -113,7 +125,8 @@ impl Client {
             server_name: context.server_name.clone(),
             nodes: Mutex::new(nodes),
         };
-        Ok(Self { shared: Arc::new(shared), options, pinned: None, preferred: None })
+        let session = context.session.as_ref().and_then(Session::metadata);
+        Ok(Self { shared: Arc::new(shared), options, pinned: None, preferred: None, session })
     }
 
     /// The same client, calling this address alone.
@@ -126,6 +139,12 @@ impl Client {
     #[must_use]
     pub fn preferring(&self, address: &str) -> Self {
         Self { preferred: Some(Arc::from(address)), ..self.clone() }
+    }
+
+    /// The same client in a second-factor session.
+    #[must_use]
+    pub fn with_session(&self, session: &Session) -> Self {
+        Self { session: session.metadata(), ..self.clone() }
     }
 
     /// The same client with another time limit for its calls.
@@ -248,6 +267,9 @@ impl Client {
         let channel = self.channel_to(address)?;
         let mut request = tonic::Request::new(message);
         request.set_timeout(limit);
+        if let Some(session) = &self.session {
+            request.metadata_mut().insert(SESSION_HEADER, session.clone());
+        }
         match tokio::time::timeout(limit, send(channel, request)).await {
             Ok(Ok(response)) => {
                 self.nodes().failed.remove(address);

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::session::Session;
+
 /// Largest file of a context, and largest file inside a package, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Most files of one package.
@@ -82,6 +84,10 @@ pub struct Context {
     pub cluster_id: String,
     /// The name in the servers' certificates, where it is not the host that is dialled.
     pub server_name: Option<String>,
+    /// The second-factor session that calls belong to.
+    pub session: Option<Session>,
+    /// Where the files of the context stand, and its session is kept; `None` for one that stands in no folder.
+    pub folder: Option<PathBuf>,
     certificate: Vec<CertificateDer<'static>>,
     key_pem: Zeroizing<Vec<u8>>,
     ca: Vec<CertificateDer<'static>>,
@@ -105,7 +111,10 @@ impl Context {
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = Zeroizing::new(read(path)?);
         let folder = path.parent().unwrap_or(Path::new("."));
-        Self::assemble(&text, |name| read(&folder.join(name)))
+        let mut context = Self::assemble(&text, |name| read(&folder.join(name)))?;
+        context.session = Session::load(folder);
+        context.folder = Some(folder.to_owned());
+        Ok(context)
     }
 
     /// Takes a context out of a package (a zip file) without writing anything.
@@ -140,6 +149,8 @@ impl Context {
             addresses,
             cluster_id: String::new(),
             server_name: None,
+            session: None,
+            folder: None,
             certificate: if certificate.is_empty() {
                 Vec::new()
             } else {
@@ -157,13 +168,24 @@ impl Context {
     /// The same context without a certificate: what a caller is who shows none.
     #[must_use]
     pub fn anonymous(&self) -> Self {
-        Self { certificate: Vec::new(), key_pem: Zeroizing::default(), ..self.clone() }
+        Self {
+            certificate: Vec::new(),
+            key_pem: Zeroizing::default(),
+            session: None,
+            ..self.clone()
+        }
     }
 
     /// The same context for other addresses.
     #[must_use]
     pub fn with_addresses(&self, addresses: Vec<String>) -> Self {
         Self { addresses, ..self.clone() }
+    }
+
+    /// The same context in a second-factor session.
+    #[must_use]
+    pub fn with_session(&self, session: Session) -> Self {
+        Self { session: Some(session), ..self.clone() }
     }
 
     /// The same context for servers whose certificate names this host, wherever they are dialled.

@@ -300,7 +300,12 @@ impl Attempt {
                 failure.metadata.get("outcome").is_some_and(|outcome| outcome == "unknown")
                     || !matches!(
                         failure.reason.as_str(),
-                        "AUTHORIZATION_STALE" | "NOT_LEADER" | "NO_LEADER" | "LIMIT_EXCEEDED"
+                        "AUTHORIZATION_STALE"
+                            | "NOT_LEADER"
+                            | "NO_LEADER"
+                            | "LIMIT_EXCEEDED"
+                            | "CODE_CHECK_UNDER_WAY"
+                            | "CLUSTER_SECRET_MISSING"
                     )
             }
             Self::NotSent(_) | Self::Tls(_) | Self::Answered(_) => false,

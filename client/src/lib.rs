@@ -16,6 +16,7 @@
 //! | [`context`] | who calls, where, and what the server is verified with; packages |
 //! | [`error`] | what went wrong, one variant for each thing a caller would do differently |
 //! | [`retry`] | how often, how long, and after which pause a call is tried again |
+//! | [`session`] | the second-factor session of a context |
 //! | [`Client`] | the calls |
 //! | [`admin`] | the admin socket of a node on this machine |
 //!
@@ -29,6 +30,7 @@ mod connect;
 pub mod context;
 pub mod error;
 pub mod retry;
+pub mod session;
 mod tls;
 
 pub use api::Request;
@@ -36,3 +38,4 @@ pub use client::{Client, Options};
 pub use context::Context;
 pub use error::{Error, Failure};
 pub use rookery_proto as proto;
+pub use session::Session;

@@ -40,6 +40,7 @@ fn registration(number: u64, grants: u64) -> Registration {
         disabled: false,
         revision: number,
         node: None,
+        second_factor: None,
         der,
     }
 }

@@ -16,6 +16,7 @@ pub mod names;
 pub mod os;
 pub mod own_certificate;
 pub mod results;
+pub mod second_factor;
 pub mod storage;
 pub mod telemetry;
 pub mod tls;

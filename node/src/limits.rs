@@ -294,3 +294,21 @@ pub const EXPIRY_NOTICES_PER_COMMAND_MAX: usize = 500;
 pub const EXPIRY_NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest reason of a command that the owner of a node's files gives, in bytes.
 pub const OWNER_REASON_BYTES_MAX: usize = 64;
+/// Life of a second-factor session where none was asked for.
+pub const SESSION_LIFE_DEFAULT: Duration = Duration::from_secs(2 * 3600);
+/// Longest life of a second-factor session.
+pub const SESSION_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Wrong codes of one certificate, within [`WRONG_CODE_WINDOW`], that lock its second factor.
+pub const WRONG_CODES_MAX: usize = 5;
+/// How long a wrong code counts.
+pub const WRONG_CODE_WINDOW: Duration = Duration::from_secs(5 * 60);
+/// How long a second factor is locked.
+pub const SECOND_FACTOR_LOCK: Duration = Duration::from_secs(5 * 60);
+/// Longest sealed content of a second factor in bytes.
+pub const SECOND_FACTOR_BYTES_MAX: usize = 2 * 1024;
+/// Longest cluster secret, sealed to one node, in bytes.
+pub const SEALED_SECRET_BYTES_MAX: usize = 256;
+/// Cluster secrets that are in use at once: the current one and those that a rotation is replacing.
+pub const CLUSTER_SECRETS_MAX: usize = 8;
+/// Code checks that one node makes at once; further ones are told to come back.
+pub const CODE_CHECKS_MAX: usize = 64;

@@ -21,5 +21,6 @@ mod revocation;
 mod revocation_faults;
 mod revocation_history;
 mod revocation_table;
+mod second_factor;
 mod server_certificates;
 mod trust;

@@ -31,7 +31,7 @@ async fn node_state(cluster: &Cluster, node: usize) -> Result<GetNodeStateRespon
 }
 
 /// Starts a passive node and waits until it answers on its admin socket.
-async fn start_passive(cluster: &mut Cluster, name: &str) -> Result<usize> {
+pub(super) async fn start_passive(cluster: &mut Cluster, name: &str) -> Result<usize> {
     let node = cluster.add_passive(name)?;
     cluster.nodes[node].start()?;
     let this = &*cluster;

@@ -91,6 +91,7 @@ const DOCUMENTS: &str = "/rookery.document.v1.DocumentService/";
 const DATABASES: &str = "/rookery.database.v1.DatabaseService/";
 const SECURITY: &str = "/rookery.security.v1.SecurityService/";
 const TRUST: &str = "/rookery.security.v1.TrustService/";
+const SECOND_FACTOR: &str = "/rookery.security.v1.SecondFactorService/";
 const CLUSTER: &str = "/rookery.cluster.v1.ClusterService/";
 const SERVERS: &str = "/rookery.security.v1.ServerCertificateService/";
 
@@ -154,6 +155,15 @@ fn rows() -> Vec<Row> {
     add(TRUST, "GetSecurityPolicy", "", ClusterAdmin);
     add(TRUST, "SetSecurityPolicy", "", ClusterAdmin);
     add(TRUST, "ListNotifications", "", Registered);
+    for method in ["Enrol", "Remove"] {
+        add(SECOND_FACTOR, method, "user", Operator);
+        add(SECOND_FACTOR, method, "operator", Operator);
+        add(SECOND_FACTOR, method, "cluster-admin", ClusterAdmin);
+    }
+    add(SECOND_FACTOR, "Confirm", "", Registered);
+    add(SECOND_FACTOR, "LogIn", "", Registered);
+    add(SECOND_FACTOR, "LogOut", "", Registered);
+    add(SECOND_FACTOR, "GetSecondFactorStatus", "", Public);
     add(CLUSTER, "GetTopology", "", Registered);
     add(CLUSTER, "GetStatus", "", Operator);
     add(CLUSTER, "CreateJoinToken", "", ClusterAdmin);
@@ -337,6 +347,25 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
         "ListNotifications" => {
             bytes(&security::ListNotificationsRequest { page_size: 1, ..Default::default() })
         }
+        "Enrol" => {
+            bytes(&security::EnrolRequest { thumbprint: target().await?, request_id: request_id() })
+        }
+        "Remove" => bytes(&security::RemoveRequest {
+            thumbprint: target().await?,
+            request_id: request_id(),
+        }),
+        "Confirm" => bytes(&security::ConfirmRequest {
+            code: "123456".into(),
+            request_id: request_id(),
+            ..Default::default()
+        }),
+        "LogIn" => bytes(&security::LogInRequest {
+            proof: Some(security::log_in_request::Proof::Code("123456".into())),
+            request_id: request_id(),
+            ..Default::default()
+        }),
+        "LogOut" => bytes(&security::LogOutRequest { request_id: request_id() }),
+        "GetSecondFactorStatus" => bytes(&security::GetSecondFactorStatusRequest {}),
         "GetTopology" => bytes(&cluster::GetTopologyRequest {}),
         "GetStatus" => bytes(&cluster::GetStatusRequest { local_only: true }),
         "CreateJoinToken" => bytes(&cluster::CreateJoinTokenRequest {

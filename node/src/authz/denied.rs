@@ -29,11 +29,15 @@ pub enum DeniedReason {
     LastClusterAdmin,
     /// Nobody may do this to the certificate they call with.
     OwnCertificate,
+    /// The certificate has a second factor, and the call belongs to no live session.
+    SecondFactorRequired,
+    /// The clearance demands a second factor, and the certificate has none.
+    SecondFactorNotEnrolled,
 }
 
 impl DeniedReason {
     /// All reasons.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::CertificateRequired,
         Self::CertificateUnknown,
         Self::CertificateExpired,
@@ -46,6 +50,8 @@ impl DeniedReason {
         Self::ManageForbidden,
         Self::LastClusterAdmin,
         Self::OwnCertificate,
+        Self::SecondFactorRequired,
+        Self::SecondFactorNotEnrolled,
     ];
 
     /// The stable code, as in `ErrorInfo.reason`.
@@ -64,6 +70,29 @@ impl DeniedReason {
             Self::ManageForbidden => "MANAGE_FORBIDDEN",
             Self::LastClusterAdmin => "LAST_CLUSTER_ADMIN",
             Self::OwnCertificate => "OWN_CERTIFICATE",
+            Self::SecondFactorRequired => "SECOND_FACTOR_REQUIRED",
+            Self::SecondFactorNotEnrolled => "SECOND_FACTOR_NOT_ENROLLED",
+        }
+    }
+
+    /// The RPC that mends it, where there is one.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::SecondFactorRequired => Some("rookery.security.v1.SecondFactorService/LogIn"),
+            Self::SecondFactorNotEnrolled => Some("rookery.security.v1.SecondFactorService/Enrol"),
+            Self::CertificateRequired
+            | Self::CertificateUnknown
+            | Self::CertificateExpired
+            | Self::CertificateNotYetValid
+            | Self::CertificateDisabled
+            | Self::ClearanceTooLow
+            | Self::DatabaseAccessDenied
+            | Self::NotAMember
+            | Self::SetupOver
+            | Self::ManageForbidden
+            | Self::LastClusterAdmin
+            | Self::OwnCertificate => None,
         }
     }
 
@@ -82,7 +111,9 @@ impl DeniedReason {
             | Self::SetupOver
             | Self::ManageForbidden
             | Self::LastClusterAdmin
-            | Self::OwnCertificate => false,
+            | Self::OwnCertificate
+            | Self::SecondFactorRequired
+            | Self::SecondFactorNotEnrolled => false,
         }
     }
 }

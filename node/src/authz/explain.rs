@@ -8,7 +8,10 @@ use crate::{
     authz::{
         Access, Caller, Clearance, DatabaseOperation, DatabaseRule, Denied, DeniedReason,
         Registration, ServerOperation, ServerRule, State, decide_database, decide_missing_database,
-        decide_server, denied::moment, state,
+        decide_server,
+        denied::moment,
+        policy::{Lack, lacks_second_factor},
+        state,
     },
     names::{DatabaseId, Timestamp},
 };
@@ -34,6 +37,10 @@ pub enum Remedy {
     Join,
     /// Show a join token.
     ShowToken,
+    /// Make a second factor, and confirm it, which opens a session.
+    Enrol,
+    /// Open a session of the second factor, and send its token.
+    LogIn,
 }
 
 impl Remedy {
@@ -53,6 +60,12 @@ impl Remedy {
             Self::Grant(access) => format!("grant {access} on {database} to {who}"),
             Self::Join => "join as a node: only node certificates of current members".to_owned(),
             Self::ShowToken => "show a valid join token besides".to_owned(),
+            Self::Enrol => format!("make a second factor for {who} and confirm it with a code"),
+            Self::LogIn => {
+                format!(
+                    "log in with a code of the second factor of {who}, and send the session's token"
+                )
+            }
         }
     }
 }
@@ -101,7 +114,7 @@ pub fn explain_server(
         rule: operation.rule_id(),
         required: rule.words(),
         have,
-        remedies: denied.as_ref().map_or_else(Vec::new, |_| server_remedies(caller, rule, at)),
+        remedies: denied.as_ref().map_or_else(Vec::new, |_| server_remedies(caller, operation, at)),
         reason: denied.map(|denied| denied.reason),
         filtered: registered(caller).is_some_and(|who| rule.filters(who.clearance)),
     }
@@ -143,26 +156,29 @@ pub fn explain_database(
 }
 
 fn registered(caller: Caller<'_>) -> Option<&Registration> {
-    match caller {
-        Caller::Registered(who) => Some(who),
-        Caller::Anonymous | Caller::Unknown(_) => None,
-    }
+    caller.registration()
 }
 
 fn nothing(caller: Caller<'_>) -> String {
     match caller {
         Caller::Anonymous => "no certificate".to_owned(),
         Caller::Unknown(_) => "a certificate that is not registered".to_owned(),
-        Caller::Registered(who) => format!("{} clearance", who.clearance),
+        Caller::Registered(who) | Caller::Unproven(who, _) => {
+            format!("{} clearance", who.clearance)
+        }
     }
 }
 
-/// What the certificate itself needs before any rule is looked at.
-fn identity_remedies(caller: Caller<'_>, at: Timestamp) -> Vec<Remedy> {
+/// What the certificate itself needs before any rule is looked at. `operation`: of the server, not of a database.
+fn identity_remedies(
+    caller: Caller<'_>,
+    operation: Option<ServerOperation>,
+    at: Timestamp,
+) -> Vec<Remedy> {
     let who = match caller {
         Caller::Anonymous => return vec![Remedy::Present, Remedy::Register],
         Caller::Unknown(_) => return vec![Remedy::Register],
-        Caller::Registered(who) => who,
+        Caller::Registered(who) | Caller::Unproven(who, _) => who,
     };
     let mut remedies = Vec::new();
     if who.disabled {
@@ -174,13 +190,19 @@ fn identity_remedies(caller: Caller<'_>, at: Timestamp) -> Vec<Remedy> {
         State::Expired => remedies.push(Remedy::Renew(who.not_after)),
         State::Valid | State::Disabled => {}
     }
+    match lacks_second_factor(caller, operation, at) {
+        Some(Lack::Session) => remedies.push(Remedy::LogIn),
+        Some(Lack::Enrolment) => remedies.push(Remedy::Enrol),
+        None => {}
+    }
     remedies
 }
 
-fn server_remedies(caller: Caller<'_>, rule: ServerRule, at: Timestamp) -> Vec<Remedy> {
+fn server_remedies(caller: Caller<'_>, operation: ServerOperation, at: Timestamp) -> Vec<Remedy> {
+    let rule = operation.rule();
     let who = registered(caller);
     let have = who.map(|who| who.clearance);
-    let mut remedies = identity_remedies(caller, at);
+    let mut remedies = identity_remedies(caller, Some(operation), at);
     match rule {
         ServerRule::SetupOnly => return Vec::new(), // Nothing helps.
         ServerRule::JoinToken => {
@@ -215,7 +237,7 @@ fn database_remedies(
     access: Option<Access>,
     at: Timestamp,
 ) -> Vec<Remedy> {
-    let mut remedies = identity_remedies(caller, at);
+    let mut remedies = identity_remedies(caller, None, at);
     let above = registered(caller).is_some_and(|who| who.clearance.covers(Clearance::Operator));
     if !above && access.is_none_or(|access| access < operation.required()) {
         remedies.push(Remedy::Grant(operation.required()));
@@ -230,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        authz::SKEW_MS,
+        authz::{Gap, SKEW_MS, SecondFactor, Session},
         names::{NodeId, Thumbprint},
     };
 
@@ -248,6 +270,7 @@ mod tests {
             disabled: false,
             revision: 1,
             node: node.then_some(NodeId(1)),
+            second_factor: None,
             der: Arc::from(&[][..]),
         }
     }
@@ -264,6 +287,12 @@ mod tests {
                             || Registration { disabled, ..registration(clearance, grant, node) };
                         let ahead = Timestamp(NOW.0 + SKEW_MS + 1);
                         all.push(base());
+                        for session in [None, Some(NOW), Some(Timestamp(NOW.0 + 1))] {
+                            let session =
+                                session.map(|expires| Session { expires, token_digest: None });
+                            let second_factor = Some(SecondFactor { session });
+                            all.push(Registration { second_factor, ..base() });
+                        }
                         all.push(Registration { not_after: Timestamp(NOW.0 - 1), ..base() });
                         all.push(Registration { not_before: ahead, not_after: ahead, ..base() });
                     }
@@ -292,6 +321,10 @@ mod tests {
                 Remedy::Join => {
                     who.clearance = Clearance::ClusterNode;
                     who.node = Some(NodeId(1));
+                }
+                Remedy::Enrol | Remedy::LogIn => {
+                    let session = Session { expires: Timestamp(NOW.0 + 1), token_digest: None };
+                    who.second_factor = Some(SecondFactor { session: Some(session) });
                 }
                 Remedy::Present | Remedy::Register | Remedy::ShowToken => {}
             }
@@ -359,6 +392,9 @@ mod tests {
         for who in everybody() {
             let caller = Caller::Registered(&who);
             checked += check_server(caller, Some(&who)) + check_database(caller, Some(&who));
+            let gap = if who.second_factor.is_some() { Gap::Token } else { Gap::NotEnrolled };
+            let caller = Caller::Unproven(&who, gap);
+            checked += check_server(caller, Some(&who)) + check_database(caller, Some(&who));
         }
         assert!(checked > 30_000, "{checked}");
     }
@@ -401,5 +437,27 @@ mod tests {
         let told = explain_server(Caller::Registered(&user), ServerOperation::CreateDatabase, NOW);
         let words = told.remedies[0].words("alice", "");
         assert_eq!(words, "give alice an Operator clearance");
+
+        let admin = registration(Clearance::ClusterAdmin, None, false);
+        let closed =
+            Registration { second_factor: Some(SecondFactor { session: None }), ..admin.clone() };
+        for (caller, reason, words) in [
+            (
+                Caller::Registered(&closed),
+                DeniedReason::SecondFactorRequired,
+                "log in with a code of the second factor of alice, and send the session's token",
+            ),
+            (
+                Caller::Unproven(&admin, Gap::NotEnrolled),
+                DeniedReason::SecondFactorNotEnrolled,
+                "make a second factor for alice and confirm it with a code",
+            ),
+        ] {
+            let told = explain_server(caller, ServerOperation::CreateDatabase, NOW);
+            assert_eq!(told.reason, Some(reason));
+            let told: Vec<String> =
+                told.remedies.iter().map(|remedy| remedy.words("alice", "")).collect();
+            assert_eq!(told, [words]);
+        }
     }
 }

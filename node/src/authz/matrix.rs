@@ -36,6 +36,7 @@ fn registration(clearance: Clearance, grant: Option<Access>) -> Registration {
         disabled: false,
         revision: 1,
         node: (clearance == Clearance::ClusterNode).then_some(NodeId(1)),
+        second_factor: None,
         der,
     }
 }
@@ -364,6 +365,7 @@ const BESIDES: &[Row] = &[
     ),
     ("security policy", "Y Y - - - - - -", &["set-security-policy", "view-security-policy"]),
     ("explain a decision: below Operator one's own", "Y Y Y Y* Y* Y* Y* -", &["explain-access"]),
+    ("2FA enrol, confirm, remove: one's own; of others by the rules about certificates", "Y Y Y Y Y Y Y -", &["enrol-two-factor", "confirm-two-factor", "remove-two-factor"]),
 ];
 
 #[test]

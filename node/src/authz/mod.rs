@@ -1,7 +1,7 @@
 //! Who may do what: the one table of operations, and the decision that every request passes.
 //!
 //! ```text
-//! certificate presented? -> registered? -> enabled? -> begun? -> not expired? -> the operation's rule
+//! certificate presented? -> registered? -> enabled? -> begun? -> not expired? -> second factor? -> the operation's rule
 //! ```
 //!
 //! The answer is a [`Permit`] or a [`DatabasePermit`], which the next layer demands and nobody else can make, or a
@@ -12,6 +12,9 @@
 //!
 //! **Invariant:** an access level cannot be required without a database: [`ServerOperation`] has no rule that speaks
 //! of access, and [`DatabaseOperation`] is decided only together with a database.
+//!
+//! **Invariant:** where a certificate has a second factor, no permit is made without a live session, except for the
+//! operations that `second_factor::demand` names. [`Caller`] carries what is missing, so that nobody has to ask again.
 //!
 //! **Invariant:** a clearance or an access is always written out; number 0 of the wire is refused.
 //!
@@ -27,6 +30,7 @@ mod permit;
 mod policy;
 mod registration;
 mod rpc;
+mod second_factor;
 
 #[cfg(test)]
 mod matrix;
@@ -36,6 +40,9 @@ pub use denied::{Denied, DeniedReason};
 pub use explain::{Explanation, Remedy, explain_database, explain_server};
 pub use operation::{DatabaseOperation, DatabaseRule, ServerOperation, ServerRule};
 pub use permit::{Author, DatabasePermit, Permit};
-pub use policy::{SKEW_MS, State, decide_database, decide_missing_database, decide_server, state};
+pub use policy::{
+    SKEW_MS, State, decide_database, decide_missing_database, decide_server, reaches, state,
+};
 pub use registration::{Caller, Registration};
 pub use rpc::{RPCS, RpcRule};
+pub use second_factor::{Gap, SecondFactor, Session};

@@ -276,6 +276,10 @@ operations! {
         "B2.42a" TwoFactorLogIn "two-factor-log-in" Registered "Opens a two-factor session.";
         "B2.42b" TwoFactorLogOut "two-factor-log-out" Registered "Ends a two-factor session.";
         "B2.42c" ViewTwoFactor "view-two-factor" Public "Shows how two-factor sessions are set up.";
+        // Of others: as far as `certificates_rules` let the caller edit them.
+        "B2.42d" EnrolTwoFactor "enrol-two-factor" Registered "Makes a second factor for a certificate.";
+        "B2.42e" ConfirmTwoFactor "confirm-two-factor" Registered "Makes one's own second factor count, with a first code.";
+        "B2.42f" RemoveTwoFactor "remove-two-factor" Registered "Takes the second factor off a certificate.";
         "B2.43" PurgeCertificates "purge-certificates" OperatorFiltered "Deletes expired certificates that the caller may manage.";
         "B2.44" ListLocalCertificates "list-local-certificates" Operator "Lists certificates trusted by this node alone.";
         "B2.45a" DeleteLocalCertificate "delete-local-certificate" ClusterAdmin "Deletes a certificate trusted by this node alone.";

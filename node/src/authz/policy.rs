@@ -1,9 +1,10 @@
 //! The decision: from a caller and an operation to a permit or a refusal.
 
+use super::second_factor::{Demand, demand};
 use crate::{
     authz::{
-        Author, Caller, Clearance, DatabaseOperation, DatabasePermit, Denied, DeniedReason, Permit,
-        Registration, ServerOperation, ServerRule, denied::moment,
+        Author, Caller, Clearance, DatabaseOperation, DatabasePermit, Denied, DeniedReason, Gap,
+        Permit, Registration, ServerOperation, ServerRule, denied::moment,
     },
     names::{DatabaseId, Timestamp},
 };
@@ -43,7 +44,8 @@ pub fn state(registration: &Registration, at: Timestamp) -> State {
 /// `at` is the time to hold the certificate's dates against, `revision` the registry revision that `caller` is from.
 ///
 /// # Errors
-/// The first step that fails: certificate presented, registered, enabled, begun, not expired, and then the rule.
+/// The first step that fails: certificate presented, registered, enabled, begun, not expired, second factor, and then
+/// the rule.
 pub fn decide_server(
     caller: Caller<'_>,
     operation: ServerOperation,
@@ -51,18 +53,18 @@ pub fn decide_server(
     revision: u64,
 ) -> Result<Permit, Denied> {
     let asked = Asked::server(operation, revision);
+    let caller = Asking { caller, demand: demand(operation), at };
     let author = match operation.rule() {
-        ServerRule::Public => anyone(caller),
-        ServerRule::JoinToken => presented(caller, at).map_err(|why| asked.certificate(why))?,
+        ServerRule::Public => anyone(caller.caller),
+        ServerRule::JoinToken => presented(&caller).map_err(|why| asked.certificate(why))?,
         ServerRule::Registered | ServerRule::RegisteredFiltered => {
-            let who = registered(caller, at).map_err(|why| asked.certificate(why))?;
-            Author::Certificate(who.thumbprint)
+            proven(&caller).map_err(|why| asked.certificate(why))?.author()
         }
         ServerRule::Operator | ServerRule::OperatorFiltered => {
-            cleared(caller, Clearance::Operator, at, &asked)?
+            cleared(&caller, Clearance::Operator, &asked)?
         }
-        ServerRule::ClusterAdmin => cleared(caller, Clearance::ClusterAdmin, at, &asked)?,
-        ServerRule::Member => member(caller, at, &asked)?,
+        ServerRule::ClusterAdmin => cleared(&caller, Clearance::ClusterAdmin, &asked)?,
+        ServerRule::Member => member(&caller, &asked)?,
         ServerRule::SetupOnly => return Err(asked.setup_over()),
     };
     Ok(Permit::new(operation, author, revision))
@@ -80,12 +82,12 @@ pub fn decide_database(
     revision: u64,
 ) -> Result<DatabasePermit, Denied> {
     let asked = Asked::database(operation, revision);
-    let who = registered(caller, at).map_err(|why| asked.certificate(why))?;
-    let have = who.access(database);
+    let who = proven(&Asking::of_database(caller, at)).map_err(|why| asked.certificate(why))?;
+    let have = who.0.access(database);
     if have.is_none_or(|have| have < operation.required()) {
         return Err(asked.access_denied(have.map(|have| have.title())));
     }
-    Ok(DatabasePermit::new(operation, database, Author::Certificate(who.thumbprint), revision))
+    Ok(DatabasePermit::new(operation, database, who.author(), revision))
 }
 
 /// Decides a call that names a database which does not exist.
@@ -102,8 +104,21 @@ pub fn decide_missing_database(
     revision: u64,
 ) -> Result<(), Denied> {
     let asked = Asked::database(operation, revision);
-    let who = registered(caller, at).map_err(|why| asked.certificate(why))?;
-    if who.clearance.covers(Clearance::Operator) { Ok(()) } else { Err(asked.access_denied(None)) }
+    let who = proven(&Asking::of_database(caller, at)).map_err(|why| asked.certificate(why))?;
+    if who.0.clearance.covers(Clearance::Operator) {
+        Ok(())
+    } else {
+        Err(asked.access_denied(None))
+    }
+}
+
+/// Whether a certificate by itself, whatever its second factor, is in force and has the clearance for an operation.
+///
+/// For what somebody did earlier in a session that may be over, such as making a join token. It gives no permit.
+#[must_use]
+pub fn reaches(registration: &Registration, operation: ServerOperation, at: Timestamp) -> bool {
+    let cleared = operation.rule().clearance().is_some_and(|it| registration.clearance.covers(it));
+    cleared && state(registration, at) == State::Valid
 }
 
 /// Why a certificate is no identity at this moment.
@@ -113,20 +128,87 @@ enum Refused<'a> {
     Disabled,
     NotYetValid(&'a Registration),
     Expired(&'a Registration),
+    NoSession,
+    NotEnrolled,
+}
+
+/// A caller, and what is to be held against it.
+struct Asking<'a> {
+    caller: Caller<'a>,
+    demand: Demand,
+    at: Timestamp,
+}
+
+impl<'a> Asking<'a> {
+    fn of_database(caller: Caller<'a>, at: Timestamp) -> Self {
+        Self { caller, demand: Demand::Session, at }
+    }
+}
+
+/// A certificate that is registered, in force, and in a session where the operation demands one. Only [`proven`] makes
+/// one, and the permit of a registered caller is made of nothing else.
+struct Proven<'a>(&'a Registration);
+
+impl Proven<'_> {
+    fn author(&self) -> Author {
+        Author::Certificate(self.0.thumbprint)
+    }
 }
 
 /// The steps before the rule, in their order.
-fn registered(caller: Caller<'_>, at: Timestamp) -> Result<&Registration, Refused<'_>> {
-    let registration = match caller {
+fn proven<'a>(asking: &Asking<'a>) -> Result<Proven<'a>, Refused<'a>> {
+    let (registration, gap) = match asking.caller {
         Caller::Anonymous => return Err(Refused::Missing),
         Caller::Unknown(thumbprint) => return Err(Refused::Unknown(thumbprint)),
-        Caller::Registered(registration) => registration,
+        Caller::Registered(registration) => (registration, None),
+        Caller::Unproven(registration, gap) => (registration, Some(gap)),
     };
-    match state(registration, at) {
-        State::Valid => Ok(registration),
-        State::Disabled => Err(Refused::Disabled),
-        State::NotYetValid => Err(Refused::NotYetValid(registration)),
-        State::Expired => Err(Refused::Expired(registration)),
+    match state(registration, asking.at) {
+        State::Valid => {}
+        State::Disabled => return Err(Refused::Disabled),
+        State::NotYetValid => return Err(Refused::NotYetValid(registration)),
+        State::Expired => return Err(Refused::Expired(registration)),
+    }
+    match lack(registration, gap, asking) {
+        Some(Lack::Session) => Err(Refused::NoSession),
+        Some(Lack::Enrolment) => Err(Refused::NotEnrolled),
+        None => Ok(Proven(registration)),
+    }
+}
+
+/// What is missing of a second factor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// A live session, or its token.
+    Session,
+    /// The second factor itself.
+    Enrolment,
+}
+
+/// What a caller lacks of its second factor for an operation; `None` stands for any operation on a database.
+pub(super) fn lacks_second_factor(
+    caller: Caller<'_>,
+    operation: Option<ServerOperation>,
+    at: Timestamp,
+) -> Option<Lack> {
+    let (registration, gap) = match caller {
+        Caller::Anonymous | Caller::Unknown(_) => return None,
+        Caller::Registered(registration) => (registration, None),
+        Caller::Unproven(registration, gap) => (registration, Some(gap)),
+    };
+    let demand = operation.map_or(Demand::Session, demand);
+    lack(registration, gap, &Asking { caller, demand, at })
+}
+
+fn lack(registration: &Registration, gap: Option<Gap>, asking: &Asking<'_>) -> Option<Lack> {
+    if asking.demand == Demand::Nothing || registration.is_member() {
+        return None;
+    }
+    let closed = registration.second_factor.is_some_and(|it| it.live(asking.at).is_none());
+    match gap {
+        Some(Gap::Token) => Some(Lack::Session),
+        Some(Gap::NotEnrolled) if asking.demand == Demand::Session => Some(Lack::Enrolment),
+        Some(Gap::NotEnrolled) | None => closed.then_some(Lack::Session),
     }
 }
 
@@ -135,43 +217,35 @@ fn anyone(caller: Caller<'_>) -> Author {
 }
 
 /// A certificate is enough, but a registered one must be in force.
-fn presented(caller: Caller<'_>, at: Timestamp) -> Result<Author, Refused<'_>> {
-    match caller {
+fn presented<'a>(asking: &Asking<'a>) -> Result<Author, Refused<'a>> {
+    match asking.caller {
         Caller::Unknown(thumbprint) => Ok(Author::Certificate(thumbprint)),
-        Caller::Anonymous | Caller::Registered(_) => {
-            registered(caller, at).map(|who| Author::Certificate(who.thumbprint))
+        Caller::Anonymous | Caller::Registered(_) | Caller::Unproven(..) => {
+            proven(asking).map(|who| who.author())
         }
     }
 }
 
-fn cleared(
-    caller: Caller<'_>,
-    required: Clearance,
-    at: Timestamp,
-    asked: &Asked,
-) -> Result<Author, Denied> {
-    let who = registered(caller, at).map_err(|why| asked.certificate(why))?;
-    if who.clearance.covers(required) {
-        Ok(Author::Certificate(who.thumbprint))
+fn cleared(asking: &Asking<'_>, required: Clearance, asked: &Asked) -> Result<Author, Denied> {
+    let who = proven(asking).map_err(|why| asked.certificate(why))?;
+    if who.0.clearance.covers(required) {
+        Ok(who.author())
     } else {
-        Err(asked.clearance_too_low(who.clearance))
+        Err(asked.clearance_too_low(who.0.clearance))
     }
 }
 
 /// The dates of a member's own certificate do not count here: a cluster whose certificates ran out together could
 /// otherwise never agree on new ones. Removal and replacement take the certificate out of the registry instead.
-fn member(caller: Caller<'_>, at: Timestamp, asked: &Asked) -> Result<Author, Denied> {
-    let who = match caller {
-        Caller::Registered(who) if who.node.is_some() && !who.disabled => who,
-        Caller::Anonymous | Caller::Unknown(_) | Caller::Registered(_) => {
-            registered(caller, at).map_err(|why| asked.certificate(why))?
-        }
-    };
-    if who.clearance == Clearance::ClusterNode && who.node.is_some() {
-        Ok(Author::Certificate(who.thumbprint))
-    } else {
-        Err(asked.not_a_member(who.clearance))
+fn member(asking: &Asking<'_>, asked: &Asked) -> Result<Author, Denied> {
+    if let Caller::Registered(who) = asking.caller
+        && who.is_member()
+        && !who.disabled
+    {
+        return Ok(Proven(who).author());
     }
+    let who = proven(asking).map_err(|why| asked.certificate(why))?;
+    if who.0.is_member() { Ok(who.author()) } else { Err(asked.not_a_member(who.0.clearance)) }
 }
 
 /// What was asked for; from here on only refusals are made, so it may allocate.
@@ -255,6 +329,20 @@ impl Asked {
                     "This certificate expired at {}. Ask an administrator for a new one.",
                     moment(who.not_after)
                 ),
+            ),
+            Refused::NoSession => (
+                DeniedReason::SecondFactorRequired,
+                "a certificate without a live session".to_owned(),
+                "This certificate has a second factor, and this call belongs to no live session of it. Log in with a \
+                 code (`rookery second-factor login`) and send the session's token with each call."
+                    .to_owned(),
+            ),
+            Refused::NotEnrolled => (
+                DeniedReason::SecondFactorNotEnrolled,
+                "a certificate without a second factor".to_owned(),
+                "This cluster demands a second factor of this clearance, and this certificate has none. Make one \
+                 (`rookery second-factor enrol`) and confirm it with a code."
+                    .to_owned(),
             ),
         };
         self.denied(reason, have, message)

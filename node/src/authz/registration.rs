@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
-    authz::{Access, Clearance},
+    authz::{Access, Clearance, Gap, SecondFactor},
     names::{DatabaseId, NodeId, Thumbprint, Timestamp},
 };
 
@@ -28,6 +28,8 @@ pub struct Registration {
     pub revision: u64,
     /// The member whose node certificate this is.
     pub node: Option<NodeId>,
+    /// The confirmed second factor; `None`: nothing but the certificate is asked for.
+    pub second_factor: Option<SecondFactor>,
     /// The certificate; compared byte for byte with the presented one.
     pub der: Arc<[u8]>,
 }
@@ -40,6 +42,12 @@ impl Registration {
             return Some(Access::Admin);
         }
         self.grants.get(&database).copied()
+    }
+
+    /// Whether it is the node certificate of a member: nodes have no second factor.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.clearance == Clearance::ClusterNode && self.node.is_some()
     }
 }
 
@@ -55,6 +63,7 @@ impl fmt::Debug for Registration {
             .field("disabled", &self.disabled)
             .field("revision", &self.revision)
             .field("node", &self.node)
+            .field("second_factor", &self.second_factor)
             .finish_non_exhaustive()
     }
 }
@@ -66,8 +75,10 @@ pub enum Caller<'a> {
     Anonymous,
     /// A certificate that is not registered.
     Unknown(Thumbprint),
-    /// A registered certificate.
+    /// A registered certificate. Where its session needs a token, that came with the call, or a member vouches for it.
     Registered(&'a Registration),
+    /// A registered certificate that lacks a part of its second factor.
+    Unproven(&'a Registration, Gap),
 }
 
 impl Caller<'_> {
@@ -77,7 +88,20 @@ impl Caller<'_> {
         match self {
             Self::Anonymous => None,
             Self::Unknown(thumbprint) => Some(*thumbprint),
-            Self::Registered(registration) => Some(registration.thumbprint),
+            Self::Registered(registration) | Self::Unproven(registration, _) => {
+                Some(registration.thumbprint)
+            }
+        }
+    }
+}
+
+impl<'a> Caller<'a> {
+    /// The registration of the presented certificate, whatever its second factor.
+    #[must_use]
+    pub fn registration(&self) -> Option<&'a Registration> {
+        match self {
+            Self::Anonymous | Self::Unknown(_) => None,
+            Self::Registered(registration) | Self::Unproven(registration, _) => Some(registration),
         }
     }
 }

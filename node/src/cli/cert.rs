@@ -280,6 +280,16 @@ pub(super) fn row(certificate: &proto::Certificate) -> Row {
         .with("last_used", time(c.last_used_unix_ms))
         .with("last_used_node", c.last_used_node)
         .with("etag", c.etag)
+        .with("second_factor", second_factor(certificate))
+}
+
+fn second_factor(certificate: &proto::Certificate) -> &'static str {
+    match (certificate.has_second_factor, certificate.session_expires_unix_ms > 0) {
+        (true, true) => "logged in",
+        (true, false) => "confirmed",
+        (false, _) if certificate.second_factor_pending => "pending",
+        (false, _) => "",
+    }
 }
 
 fn secondary(secondary: &proto::SecondaryCertificate) -> serde_json::Value {

@@ -137,6 +137,9 @@ impl From<rookery_client::Error> for Failed {
         let exit = match &error {
             Error::Context(_) | Error::Tls(_) | Error::Unauthenticated(_) => Exit::Refused,
             Error::Denied(_) => Exit::NotAllowed,
+            Error::Precondition(_) if error.reason().starts_with("SECOND_FACTOR_") => {
+                Exit::NotAllowed
+            }
             Error::NotFound(_) => Exit::NotFound,
             Error::AlreadyExists(_) | Error::Conflict(_) | Error::Precondition(_) => Exit::Conflict,
             Error::Invalid(_) => Exit::Usage,

@@ -12,7 +12,7 @@
 //! | [`contexts`] | the contexts of this user |
 //! | `server` | start, join, bootstrap, health, config |
 //! | `init`, `dev` | PKI and configuration of a new cluster; a playground |
-//! | `cluster`, `cert`, `cert_server`, `db`, `doc` | the services |
+//! | `cluster`, `cert`, `cert_server`, `second_factor`, `db`, `doc` | the services |
 //! | `effective`, `trust` | more verbs of `cert`: explain, policy, well-known admins, unused, notifications |
 //! | `admin` | the admin socket |
 //! | `audit` | the audit log: list, follow, verify, export |
@@ -32,6 +32,7 @@ mod effective;
 mod failed;
 mod init;
 mod output;
+mod second_factor;
 mod server;
 mod trust;
 
@@ -117,6 +118,9 @@ enum Command {
     /// A node on this machine, as the owner of its files: no certificate needed
     #[command(subcommand)]
     Admin(admin::Verb),
+    /// Your second factor: codes of an authenticator, and the session they open
+    #[command(subcommand)]
+    SecondFactor(second_factor::Verb),
     /// Databases
     #[command(subcommand)]
     Db(db::Verb),
@@ -188,6 +192,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Cluster(verb) => verb.run(&mut session).await,
         Command::Cert(verb) => verb.run(&mut session).await,
         Command::Admin(verb) => verb.run(&mut session).await,
+        Command::SecondFactor(verb) => verb.run(&mut session).await,
         Command::Db(verb) => verb.run(&mut session).await,
         Command::Doc(verb) => verb.run(&mut session).await,
         Command::Audit(verb) => verb.run(&mut session).await,
@@ -209,7 +214,13 @@ struct Session {
 impl Session {
     /// The context that flags, environment and the user's choice give, in this order.
     fn context(&self) -> Result<Context> {
-        contexts::resolve(self.global.context_file.as_deref(), self.global.context.as_deref())
+        let context =
+            contexts::resolve(self.global.context_file.as_deref(), self.global.context.as_deref())?;
+        // For contexts that stand in no folder, and for programs.
+        Ok(match std::env::var("ROOKERY_SESSION") {
+            Ok(token) => context.with_session(rookery_client::Session::new(&token, i64::MAX)),
+            Err(_) => context,
+        })
     }
 
     fn client(&self) -> Result<Client> {

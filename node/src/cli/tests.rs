@@ -49,6 +49,13 @@ fn commands_parse_or_are_usage_errors() {
     check("rookery cert show 1234", false);
     check(&format!("rookery cert show {}", "ab".repeat(32)), true);
     check(&format!("rookery cert edit {} --no-db --db a:r", "ab".repeat(32)), false);
+    check("rookery second-factor enrol", true);
+    check(&format!("rookery second-factor enrol {}", "ab".repeat(32)), true);
+    check("rookery second-factor confirm 123456 --duration 1h", true);
+    check("rookery second-factor login --code-stdin --no-limits --duration 10m", true);
+    check("rookery second-factor login --recovery", true);
+    check("rookery second-factor login 123456", false);
+    check("rookery second-factor remove 1234", false);
     check("rookery db create sales --replicas 3", true);
     check("rookery db create sales --replicas 3 --nodes n1", false);
     check("rookery doc put sales a {} --collection C", true);
@@ -176,7 +183,7 @@ fn the_fields_of_json_are_only_ever_added_to() {
     check(
         cert::row(&security::Certificate::default()),
         "name thumbprint short thumbprint_sha1 clearance databases state disabled valid_from expires subject issuer \
-         serial key_algorithm generated certificates secondaries note owner created created_by last_used last_used_node etag",
+         serial key_algorithm generated certificates secondaries note owner created created_by last_used last_used_node etag second_factor",
     );
     check(db::row(Default::default()), "name state access nodes created");
     check(

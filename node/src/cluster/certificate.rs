@@ -128,6 +128,7 @@ fn registration(record: &CertificateRecord) -> Result<Registration, Error> {
         disabled: record.disabled,
         revision: record.revision,
         node: (record.node_id != 0).then_some(NodeId(record.node_id)),
+        second_factor: None, // Stands in a record of its own.
         der: record.der.as_slice().into(),
     })
 }

@@ -11,7 +11,7 @@ use rookery_proto::log::v1::{
 use crate::{
     authz::{Access, Clearance},
     certificates::{self, Parsed},
-    cluster::{audit, trust},
+    cluster::{audit, second_factor, trust},
     limits,
     names::{self, CertificateName, DatabaseName, Incarnation, NodeName, Thumbprint},
     results::refusal_at,
@@ -56,6 +56,17 @@ pub fn check(command: &ClusterCommand) -> Result<(), Refusal> {
         Some(C::RecordUse(record)) => trust::check::record_use(record),
         Some(C::Owner(owner)) => trust::check::owner(owner),
         Some(C::NoteExpiry(note)) => trust::check::note_expiry(note),
+        Some(
+            C::PutClusterSecret(_)
+            | C::SealClusterSecret(_)
+            | C::ForgetClusterSecret(_)
+            | C::EnrolSecondFactor(_)
+            | C::OpenSession(_)
+            | C::NoteWrongCode(_)
+            | C::EndSession(_)
+            | C::RemoveSecondFactor(_)
+            | C::ResealSecondFactor(_),
+        ) => second_factor::check(command),
         None => Err(invalid("command", "there is no command")),
     }
 }

@@ -36,6 +36,7 @@ mod own_node;
 mod purge;
 mod records;
 mod registry;
+mod second_factor;
 mod server_certificates;
 mod trust;
 
@@ -48,8 +49,8 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rookery_proto::log::v1::{
     Applied, AuditHead, CertificateRecord, CertificateReplacement, ClusterCommand, ClusterOutcome,
-    ClusterSettings, Command, DatabaseRecord, Done, JoinTokenRecord, NodeRecord, Refusal, applied,
-    cluster_command, cluster_outcome, command,
+    ClusterSecretRecord, ClusterSettings, Command, DatabaseRecord, Done, JoinTokenRecord,
+    NodeRecord, Refusal, SecondFactorRecord, applied, cluster_command, cluster_outcome, command,
 };
 
 pub use self::{
@@ -58,6 +59,7 @@ pub use self::{
     certificates::{confirmed, is_primary},
     check::check,
     registry::{Registry, lost_rights},
+    second_factor::{lock_left_ms, locked, may_manage, recovery_codes_left, used},
     server_certificates::{is_running, swap_reason},
     trust::{
         LastUse, Renewal, SecurityPolicy, THRESHOLDS, WellKnownAdmin, expiry_threshold,
@@ -241,6 +243,11 @@ fn load(read: &dyn Read, space: Space) -> Result<Registry, Error> {
         Ok(())
     })?;
     trust::load(&mut registry, read, space)?;
+    records::all::<SecondFactorRecord>(read, space, |record| registry.set_second_factor(record))?;
+    records::all::<ClusterSecretRecord>(read, space, |record| {
+        registry.set_cluster_secret(record);
+        Ok(())
+    })?;
     Ok(registry)
 }
 
@@ -289,6 +296,17 @@ pub fn operation(command: &ClusterCommand) -> ServerOperation {
             | C::Owner(_)
             | C::NoteExpiry(_),
         ) => ServerOperation::PeerCall,
+        Some(C::EnrolSecondFactor(_)) => ServerOperation::EnrolTwoFactor,
+        Some(C::EndSession(_)) => ServerOperation::TwoFactorLogOut,
+        Some(C::RemoveSecondFactor(_)) => ServerOperation::RemoveTwoFactor,
+        Some(
+            C::PutClusterSecret(_)
+            | C::SealClusterSecret(_)
+            | C::ForgetClusterSecret(_)
+            | C::OpenSession(_)
+            | C::NoteWrongCode(_)
+            | C::ResealSecondFactor(_),
+        ) => ServerOperation::PeerCall,
         None => ServerOperation::SubmitRaftCommand,
     }
 }
@@ -311,6 +329,17 @@ pub fn takes_rights_away(before: &Registry, command: &ClusterCommand) -> bool {
             | C::RemoveNode(_)
             | C::PurgeCertificates(_),
         ) => true,
+        // A session ends the one before, and the first one makes the second factor count.
+        Some(C::OpenSession(_) | C::EndSession(_) | C::RemoveSecondFactor(_)) => true,
+        // Nobody's rights hang on these.
+        Some(
+            C::PutClusterSecret(_)
+            | C::SealClusterSecret(_)
+            | C::ForgetClusterSecret(_)
+            | C::EnrolSecondFactor(_)
+            | C::NoteWrongCode(_)
+            | C::ResealSecondFactor(_),
+        ) => false,
         // These only add. A token is judged by the log alone, so no node can act on a revoked one.
         Some(
             C::FormCluster(_)
@@ -481,6 +510,20 @@ impl Applying<'_, '_> {
                 self.administrator(command)?;
                 self.note_expiry(note)
             }
+            Some(
+                C::PutClusterSecret(_)
+                | C::SealClusterSecret(_)
+                | C::ForgetClusterSecret(_)
+                | C::EnrolSecondFactor(_)
+                | C::OpenSession(_)
+                | C::NoteWrongCode(_)
+                | C::EndSession(_)
+                | C::RemoveSecondFactor(_)
+                | C::ResealSecondFactor(_),
+            ) => {
+                let actor = self.administrator(command)?;
+                self.second_factor(&actor, command)
+            }
             None => {
                 let index = self.entry.index;
                 Err(Error::UnknownCommand { index, what: "cluster command" }.into())
@@ -553,7 +596,7 @@ impl Applying<'_, '_> {
         }
         records::delete::<CertificateRecord>(self.state, thumbprint.as_bytes())?;
         self.registry.remove_certificate(thumbprint);
-        Ok(())
+        self.forget_second_factor(thumbprint)
     }
 
     fn store_database(&mut self, record: DatabaseRecord) -> Result<(), Error> {
@@ -573,9 +616,42 @@ impl Applying<'_, '_> {
         self.changed = true;
         if record.removed {
             self.forget_declaration(NodeId(record.id))?;
+            self.take_secrets_from(record.id, true)?;
+        } else if self.has_another_sealing_key(&record) {
+            self.take_secrets_from(record.id, false)?; // It cannot open them any more.
         }
         records::put(self.state, &record)?;
         self.registry.set_node(record)
+    }
+
+    fn store_second_factor(&mut self, record: SecondFactorRecord) -> Result<(), Error> {
+        self.changed = true;
+        records::put(self.state, &record)?;
+        self.registry.set_second_factor(record)
+    }
+
+    fn forget_second_factor(&mut self, thumbprint: &Thumbprint) -> Result<(), Error> {
+        if self.registry.second_factor(thumbprint).is_none() {
+            return Ok(());
+        }
+        self.changed = true;
+        records::delete::<SecondFactorRecord>(self.state, thumbprint.as_bytes())?;
+        self.registry.remove_second_factor(thumbprint);
+        Ok(())
+    }
+
+    fn store_cluster_secret(&mut self, record: ClusterSecretRecord) -> Result<(), Error> {
+        self.changed = true;
+        records::put(self.state, &record)?;
+        self.registry.set_cluster_secret(record);
+        Ok(())
+    }
+
+    fn forget_cluster_secret(&mut self, key_id: u64) -> Result<(), Error> {
+        self.changed = true;
+        records::delete::<ClusterSecretRecord>(self.state, &key_id.to_be_bytes())?;
+        self.registry.remove_cluster_secret(key_id);
+        Ok(())
     }
 
     /// Gives a changed registry its revision.
@@ -601,7 +677,11 @@ fn denial(denied: &Denied) -> Refusal {
     let refused = with(refused, "operation", denied.operation);
     let refused = with(refused, "required", &denied.required);
     let refused = with(refused, "have", &denied.have);
-    with(refused, "rule", denied.rule)
+    let refused = with(refused, "rule", denied.rule);
+    match denied.reason.remedy() {
+        Some(call) => with(refused, "call", call),
+        None => refused,
+    }
 }
 
 #[cfg(test)]

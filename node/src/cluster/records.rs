@@ -15,6 +15,8 @@
 //! | `1c` sequence (8 bytes big endian) | `AuditRecord` |
 //! | `1d` sequence (8 bytes big endian) | `AuditCheckpoint` |
 //! | `1e` | `AuditHead`; there from the first audit record on |
+//! | `1f` key id (8 bytes big endian) | `ClusterSecretRecord` |
+//! | `20` thumbprint (32 bytes) | `SecondFactorRecord` |
 //!
 //! Components have a fixed length or are the last. `00` to `0f` belong to the layer above (applied position,
 //! membership); `70` and `71` to [`crate::results`].
@@ -24,8 +26,8 @@ use std::ops::{Bound, ControlFlow};
 use prost::Message;
 use rookery_proto::log::v1::{
     AuditCheckpoint, AuditHead, AuditRecord, CertificateRecord, CertificateReplacement,
-    ClusterSettings, DatabaseRecord, JoinTokenRecord, NodeRecord, TombstoneRecord, TrustRecord,
-    UseRecord, trust_record,
+    ClusterSecretRecord, ClusterSettings, DatabaseRecord, JoinTokenRecord, NodeRecord,
+    SecondFactorRecord, TombstoneRecord, TrustRecord, UseRecord, trust_record,
 };
 
 use crate::{
@@ -77,6 +79,8 @@ records! {
     AuditRecord 0x1c "audit record" this => this.sequence.to_be_bytes().to_vec();
     AuditCheckpoint 0x1d "audit checkpoint" this => this.sequence.to_be_bytes().to_vec();
     AuditHead 0x1e "audit head" _this => Vec::new();
+    ClusterSecretRecord 0x1f "cluster secret" this => this.key_id.to_be_bytes().to_vec();
+    SecondFactorRecord 0x20 "second factor" this => this.thumbprint.clone();
 }
 
 /// What stands behind the prefix in the key of what a node declares.

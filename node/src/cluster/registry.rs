@@ -7,11 +7,12 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use rookery_proto::log::v1::{
-    CertificateRecord, CertificateReplacement, DatabaseRecord, NodeRecord,
+    CertificateRecord, CertificateReplacement, ClusterSecretRecord, DatabaseRecord, NodeRecord,
+    SecondFactorRecord,
 };
 
 use crate::{
-    authz::{self, Caller, Clearance, Registration},
+    authz::{self, Caller, Clearance, Gap, Registration, SecondFactor, Session},
     cluster::{
         Certificate,
         list::Entries,
@@ -39,6 +40,10 @@ pub struct Registry {
     members_by_thumbprint: OrdMap<Thumbprint, OrdSet<NodeId>>,
     replacement: Option<Arc<CertificateReplacement>>,
     pub(super) trust: Trust,
+    /// By the primaries of entries: all certificates of an entry share one.
+    second_factors: OrdMap<Thumbprint, Arc<SecondFactorRecord>>,
+    sessions_by_end: OrdSet<(Timestamp, Thumbprint)>,
+    cluster_secrets: OrdMap<u64, Arc<ClusterSecretRecord>>,
 }
 
 impl Registry {
@@ -55,14 +60,82 @@ impl Registry {
     }
 
     /// Who holds a certificate; `None`: none was presented.
+    ///
+    /// For callers whose session token was compared already, by the node that took the call; `edge` compares it.
     #[must_use]
     pub fn caller(&self, thumbprint: Option<Thumbprint>) -> Caller<'_> {
-        match thumbprint {
-            None => Caller::Anonymous,
-            Some(thumbprint) => self
-                .identity(&thumbprint)
-                .map_or(Caller::Unknown(thumbprint), |found| Caller::Registered(found)),
+        let Some(thumbprint) = thumbprint else { return Caller::Anonymous };
+        let Some(found) = self.identity(&thumbprint) else {
+            return Caller::Unknown(thumbprint);
+        };
+        if self.lacks_second_factor(found) {
+            return Caller::Unproven(found, Gap::NotEnrolled);
         }
+        Caller::Registered(found)
+    }
+
+    /// Whether certificates of this clearance must have a second factor.
+    #[must_use]
+    pub fn second_factor_required(&self, clearance: Clearance) -> bool {
+        self.trust.policy.second_factor_required_for.contains(&clearance)
+    }
+
+    /// Whether the policy demands a second factor that this registration lacks. Members have none, and neither have
+    /// well-known admins, who are in no registry that could keep it: they are the way back in.
+    fn lacks_second_factor(&self, registration: &Registration) -> bool {
+        registration.second_factor.is_none()
+            && self.second_factor_required(registration.clearance)
+            && !registration.is_member()
+            && !self.is_well_known(&registration.thumbprint)
+    }
+
+    /// The primary of the entry that a certificate belongs to; of one that is not registered, itself.
+    #[must_use]
+    pub fn primary(&self, thumbprint: &Thumbprint) -> Thumbprint {
+        self.certificates.get(thumbprint).map_or(*thumbprint, |certificate| certificate.primary)
+    }
+
+    /// The second factor of a certificate, confirmed or not; that of its primary.
+    #[must_use]
+    pub fn second_factor(&self, thumbprint: &Thumbprint) -> Option<&Arc<SecondFactorRecord>> {
+        self.second_factors.get(&self.primary(thumbprint))
+    }
+
+    /// All second factors in the order of their thumbprints.
+    pub fn second_factors(&self) -> impl Iterator<Item = &Arc<SecondFactorRecord>> {
+        self.second_factors.values()
+    }
+
+    /// The certificates whose sessions ended after `from`, up to and with `to`.
+    pub fn sessions_ended(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> impl Iterator<Item = Thumbprint> {
+        self.sessions_by_end
+            .iter()
+            .skip_while(move |(end, _)| *end <= from)
+            .take_while(move |(end, _)| *end <= to)
+            .filter_map(|(_, primary)| self.certificates.get(primary))
+            .flat_map(|primary| self.entry(primary))
+            .map(|certificate| certificate.registration.thumbprint)
+    }
+
+    /// The cluster secret that seals what is new.
+    #[must_use]
+    pub fn current_cluster_secret(&self) -> Option<&Arc<ClusterSecretRecord>> {
+        self.cluster_secrets.get_max().map(|(_, record)| record)
+    }
+
+    /// A cluster secret that is still in use.
+    #[must_use]
+    pub fn cluster_secret(&self, key_id: u64) -> Option<&Arc<ClusterSecretRecord>> {
+        self.cluster_secrets.get(&key_id)
+    }
+
+    /// The cluster secrets that are in use, oldest first.
+    pub fn cluster_secrets(&self) -> impl Iterator<Item = &Arc<ClusterSecretRecord>> {
+        self.cluster_secrets.values()
     }
 
     /// What decisions about a thumbprint are made from: its registration, or else what makes it a well-known admin.
@@ -140,7 +213,7 @@ impl Registry {
     }
 
     /// Whether any certificate of the entry may be used.
-    fn is_in_force(&self, primary: &Thumbprint, at: Timestamp) -> bool {
+    pub(super) fn is_in_force(&self, primary: &Thumbprint, at: Timestamp) -> bool {
         self.certificates.get(primary).is_some_and(|primary| {
             self.entry(primary).any(|it| authz::state(&it.registration, at) == authz::State::Valid)
         })
@@ -249,8 +322,11 @@ impl Registry {
             }
             self.remove_certificate(&first.primary);
         }
-        for certificate in all {
+        let record = all.first().and_then(|first| self.second_factors.get(&first.primary));
+        let second_factor = record.map_or(Ok(None), |record| facts(record))?;
+        for mut certificate in all {
             let thumbprint = certificate.registration.thumbprint;
+            Arc::make_mut(&mut certificate.registration).second_factor = second_factor;
             let certificate = Arc::new(certificate);
             if !certificate.is_secondary() {
                 self.entries.insert(&certificate);
@@ -261,6 +337,56 @@ impl Registry {
             }
         }
         Ok(())
+    }
+
+    /// Stores a second factor, and tells the registrations of the entry it belongs to.
+    pub(super) fn set_second_factor(&mut self, record: SecondFactorRecord) -> Result<(), Error> {
+        let thumbprint = Thumbprint::from_bytes(&record.thumbprint)
+            .map_err(|e| Error::corrupt("second factor", e))?;
+        self.forget_session(&thumbprint);
+        let facts = facts(&record)?;
+        if let Some(session) = facts.and_then(|facts| facts.session) {
+            self.sessions_by_end.insert((session.expires, thumbprint));
+        }
+        self.second_factors.insert(thumbprint, Arc::new(record));
+        self.tell(&thumbprint, facts);
+        Ok(())
+    }
+
+    pub(super) fn remove_second_factor(&mut self, primary: &Thumbprint) {
+        self.forget_session(primary);
+        self.second_factors.remove(primary);
+        self.tell(primary, None);
+    }
+
+    fn forget_session(&mut self, primary: &Thumbprint) {
+        let session = self.second_factors.get(primary).and_then(|old| old.session.as_ref());
+        if let Some(session) = session {
+            self.sessions_by_end.remove(&(Timestamp(session.expires_unix_ms), *primary));
+        }
+    }
+
+    fn tell(&mut self, primary: &Thumbprint, facts: Option<SecondFactor>) {
+        let Some(before) = self.certificates.get(primary).cloned() else { return };
+        for thumbprint in std::iter::once(primary).chain(&before.entry.secondaries) {
+            if let Some(certificate) = self.certificates.get_mut(thumbprint) {
+                let certificate = Arc::make_mut(certificate);
+                Arc::make_mut(&mut certificate.registration).second_factor = facts;
+            }
+        }
+        // Lists hold the primary too.
+        self.entries.remove(&before);
+        if let Some(after) = self.certificates.get(primary) {
+            self.entries.insert(after);
+        }
+    }
+
+    pub(super) fn set_cluster_secret(&mut self, record: ClusterSecretRecord) {
+        self.cluster_secrets.insert(record.key_id, Arc::new(record));
+    }
+
+    pub(super) fn remove_cluster_secret(&mut self, key_id: u64) {
+        self.cluster_secrets.remove(&key_id);
     }
 
     /// Removes a primary and its secondaries.
@@ -320,6 +446,25 @@ fn thumbprints(record: &NodeRecord) -> Result<Vec<Thumbprint>, Error> {
         .collect()
 }
 
+/// What decisions need of a second factor; `None` until its first code.
+fn facts(record: &SecondFactorRecord) -> Result<Option<SecondFactor>, Error> {
+    if !record.confirmed {
+        return Ok(None);
+    }
+    let session = record.session.as_ref().map(|session| {
+        let token_digest = match session.token_digest.as_slice() {
+            [] => None,
+            digest => Some(
+                digest
+                    .try_into()
+                    .map_err(|_| Error::corrupt("second factor", "a token digest has 32 bytes"))?,
+            ),
+        };
+        Ok::<_, Error>(Session { expires: Timestamp(session.expires_unix_ms), token_digest })
+    });
+    Ok(Some(SecondFactor { session: session.transpose()? }))
+}
+
 /// The certificates that may do less in `after` than in `before`: their connections and streams are to be closed.
 ///
 /// Costs what changed between the two, not what is registered. Passing dates are not among the reasons.
@@ -329,11 +474,29 @@ pub fn lost_rights(before: &Registry, after: &Registry) -> Vec<Thumbprint> {
         DiffItem::Add(..) => None,
         DiffItem::Remove(thumbprint, _) => Some(*thumbprint),
         DiffItem::Update { old: (thumbprint, old), new: (_, new) } => {
-            is_narrower(&old.registration, &new.registration).then_some(*thumbprint)
+            let (old, new) = (&old.registration, &new.registration);
+            let bare = after.lacks_second_factor(new) && !before.lacks_second_factor(old);
+            (bare || is_narrower(old, new)).then_some(*thumbprint)
         }
     });
-    let lost: BTreeSet<Thumbprint> = lost.chain(trust::lost_rights(before, after)).collect();
+    let lost: BTreeSet<Thumbprint> =
+        lost.chain(trust::lost_rights(before, after)).chain(newly_bare(before, after)).collect();
     lost.into_iter().collect()
+}
+
+/// The certificates that have no second factor and need one since the policy changed.
+fn newly_bare<'a>(
+    before: &'a Registry,
+    after: &'a Registry,
+) -> impl Iterator<Item = Thumbprint> + 'a {
+    let demanded = after.trust.policy.second_factor_required_for.iter();
+    demanded
+        .filter(|clearance| !before.second_factor_required(**clearance))
+        .flat_map(|clearance| after.entries.of_clearance(*clearance))
+        .filter_map(|primary| after.certificates.get(primary))
+        .flat_map(|primary| after.entry(primary))
+        .filter(|certificate| after.lacks_second_factor(&certificate.registration))
+        .map(|certificate| certificate.registration.thumbprint)
 }
 
 /// Whether a registration lost anything on its way from `old` to `new`.
@@ -346,5 +509,22 @@ fn is_narrower(old: &Registration, new: &Registration) -> bool {
     let weaker = !new.clearance.covers(old.clearance);
     let closed = !new.clearance.covers(Clearance::Operator)
         && old.grants.iter().any(|(id, access)| new.grants.get(id).is_none_or(|now| now < access));
-    left_the_cluster || no_node_any_more || disabled || weaker || closed
+    let shut = shuts(old.second_factor.as_ref(), new.second_factor.as_ref());
+    left_the_cluster || no_node_any_more || disabled || weaker || closed || shut
+}
+
+/// Whether calls that a second factor let pass before would not pass any more.
+fn shuts(old: Option<&SecondFactor>, new: Option<&SecondFactor>) -> bool {
+    match (old, new) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(old), Some(new)) => match (&old.session, &new.session) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(old), Some(new)) => {
+                new.expires < old.expires
+                    || (new.token_digest.is_some() && new.token_digest != old.token_digest)
+            }
+        },
+    }
 }

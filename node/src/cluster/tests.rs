@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod own_node;
+mod second_factor;
 mod server_certificates;
 mod trust;
 

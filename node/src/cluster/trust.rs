@@ -220,6 +220,7 @@ fn well_known(thumbprint: Thumbprint) -> Registration {
         disabled: false,
         revision: 0,
         node: None,
+        second_factor: None,
         der: Arc::from(&[][..]),
     }
 }

@@ -234,6 +234,7 @@ impl Consensus {
         Fresh { registry, at: self.freshness.leader_wall(self.clock.boot()) }
     }
 
+    /// The leader's wall clock as far as this node knows it, fresh or not.
     /// The leader's wall clock as far as this node knows it; long past before it was heard of.
     #[must_use]
     pub fn leader_time(&self) -> Timestamp {

@@ -10,9 +10,12 @@
 //! sealing key: `sealing` in the data folder, sealed by the node's own data key -> SealingKey, for secrets sent to it
 //! ```
 //!
+//! cluster secret: shared by all members, sealed to each one's sealing key -> ClusterSecret, for what is replicated
+//!
 //! Data keys are this node's own: they are made here, never leave the keyring, and never stand in a Raft log.
 //! Absent by intent: a default key, a way to print a key, and a way to go on without one.
 
+mod cluster_secret;
 mod file;
 mod folder;
 mod keyring;
@@ -27,6 +30,7 @@ use std::{fmt, io, path::PathBuf};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+pub use cluster_secret::ClusterSecret;
 pub use file::{FILE_HEADER_BYTES, FileCipher, FileStream};
 pub use folder::{SENTINEL_FOLDER, STORE_FOLDER, make_private_folder, replace_file, sync_folder};
 pub use keyring::{KEYRING_FILE, Keyring, Keys};

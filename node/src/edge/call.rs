@@ -30,12 +30,17 @@ use crate::{
         metrics::Metrics,
         rpcs,
     },
-    limits,
+    limits, second_factor,
 };
 
 /// When a call must be answered; an extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
+
+/// What the session token of a request is compared by; an extension where a well-formed one came along. The token itself
+/// goes no further.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SessionDigest(pub [u8; 32]);
 
 /// The layer around the router of the client listener.
 pub async fn call(
@@ -49,6 +54,11 @@ pub async fn call(
     let is_grpc = is_grpc(request.headers());
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     request.extensions_mut().insert(Deadline(deadline));
+    let token = request.headers_mut().remove(second_factor::SESSION_HEADER);
+    let digest = token.and_then(|token| second_factor::token_digest(token.to_str().ok()?));
+    if let Some(digest) = digest {
+        request.extensions_mut().insert(SessionDigest(digest));
+    }
 
     let response = match timeout_at(deadline + limits::DEADLINE_SLACK, next.run(request)).await {
         Ok(response) if is_grpc => own_status(response),
@@ -248,8 +258,8 @@ impl StreamEnd {
             Self::RightsLost => (
                 Code::Unauthenticated,
                 "RIGHTS_CHANGED",
-                "An administrator took rights from this certificate while the stream was open. Call again: what is \
-                 left of them decides.",
+                "This certificate lost rights while the stream was open: an administrator took them, or its session \
+                 ended. Call again: what is left of them decides.",
             ),
             Self::Expired => (
                 Code::Unauthenticated,

@@ -3,11 +3,13 @@
 //! | code | reasons | the client |
 //! | --- | --- | --- |
 //! | UNAUTHENTICATED | `CERTIFICATE_*` | presents another certificate |
-//! | PERMISSION_DENIED | `CLEARANCE_TOO_LOW`, `DATABASE_ACCESS_DENIED`, rules about certificates, `JOIN_TOKEN_REFUSED` | asks an administrator |
+//! | PERMISSION_DENIED | `CLEARANCE_TOO_LOW`, `DATABASE_ACCESS_DENIED`, rules about certificates, `JOIN_TOKEN_REFUSED`, `SECOND_FACTOR_WRONG_CODE` | asks an administrator |
 //! | INVALID_ARGUMENT | `INVALID_ARGUMENT`, `REQUEST_ID_REUSED`, `MALFORMED_REQUEST`; field path in `BadRequest` | corrects the call |
 //! | NOT_FOUND, ALREADY_EXISTS | `NOT_FOUND`; `ALREADY_EXISTS`, `NAME_IN_USE` | names something else |
 //! | ABORTED | `CONCURRENCY` | reads again and decides anew |
 //! | FAILED_PRECONDITION | `DATABASE_DISABLED`, `NOT_FORMED`, `ALREADY_FORMED`, `NODE_ID_REUSED`, `SECONDARY_CERTIFICATE`, `CONFIRMATION_REQUIRED` | changes that first |
+//! | FAILED_PRECONDITION | `SECOND_FACTOR_REQUIRED`, `SECOND_FACTOR_NOT_ENROLLED` (the RPC to call under `call`), `SECOND_FACTOR_CODE_USED`, `SECOND_FACTOR_LOCKED` (`RetryInfo`) | logs in, or waits |
+//! | FAILED_PRECONDITION | `DATABASE_DISABLED`, `NOT_FORMED`, `ALREADY_FORMED`, `NODE_ID_REUSED` | changes that first |
 //! | RESOURCE_EXHAUSTED | `LIMIT_EXCEEDED`, `MESSAGE_TOO_LARGE` | sends less |
 //! | UNAVAILABLE | `NO_LEADER`, `NO_QUORUM`, `NOT_LEADER`, `AUTHORIZATION_STALE`, `NODE_STOPPED`; `RetryInfo` | tries again, here or on another node |
 //! | DEADLINE_EXCEEDED | `DEADLINE_EXCEEDED` with `outcome = unknown` | sends the same `request_id` again |
@@ -26,6 +28,8 @@ use crate::{authz::Denied, consensus};
 pub const DOMAIN: &str = "rookery";
 /// How long a client waits before it tries again where the cluster is electing or catching up.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Metadata of a refusal: when the same call may succeed.
+const RETRY_AFTER_MS: &str = "retry_after_ms";
 /// Longest message: it travels in a header, and the details in another.
 const MESSAGE_CHARS_MAX: usize = 1_024;
 /// Longest metadata value.
@@ -79,6 +83,13 @@ impl Answer {
         self
     }
 
+    /// Says when the same call may succeed.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry = Some(after);
+        self
+    }
+
     /// The status.
     #[must_use]
     pub fn status(self) -> Status {
@@ -113,12 +124,13 @@ fn cut(text: &str, chars_max: usize) -> String {
 /// A decision against the caller: which rule, what it requires, what the caller has.
 #[must_use]
 pub fn denied(denied: &Denied) -> Status {
-    let code = if denied.reason.is_unauthenticated() {
-        Code::Unauthenticated
-    } else {
-        Code::PermissionDenied
+    let code = code_of(denied.reason.code());
+    let answer = Answer::new(code, denied.reason.code(), denied.message.as_str());
+    let answer = match denied.reason.remedy() {
+        Some(call) => answer.with("call", call),
+        None => answer,
     };
-    Answer::new(code, denied.reason.code(), denied.message.as_str())
+    answer
         .with("operation", denied.operation)
         .with("required", &denied.required)
         .with("have", &denied.have)
@@ -142,10 +154,13 @@ fn code_of(reason: &str) -> Code {
         | "LAST_CLUSTER_ADMIN"
         | "OWN_CERTIFICATE"
         | "JOIN_TOKEN_REFUSED"
+        | "SECOND_FACTOR_WRONG_CODE"
         | "SETUP_OVER" => Code::PermissionDenied,
         other if other.starts_with("CERTIFICATE_") => Code::Unauthenticated,
         // WELL_KNOWN, DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, SECONDARY_CERTIFICATE,
         // CONFIRMATION_REQUIRED, and reasons of newer nodes: the cluster is not in the state that the call needs.
+        // DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, SECOND_FACTOR_*, and reasons of newer nodes: the cluster is
+        // not in the state that the call needs.
         _ => Code::FailedPrecondition,
     }
 }
@@ -155,6 +170,9 @@ fn code_of(reason: &str) -> Code {
 pub fn refusal(refusal: Refusal) -> Status {
     let code = code_of(&refusal.reason);
     let mut answer = Answer::new(code, refusal.reason, refusal.message).field(refusal.field);
+    if let Some(after) = refusal.metadata.get(RETRY_AFTER_MS).and_then(|ms| ms.parse().ok()) {
+        answer = answer.retry_after(Duration::from_millis(after));
+    }
     for (key, value) in refusal.metadata.into_iter().take(METADATA_MAX) {
         answer = answer.with(&key, value);
     }
@@ -331,9 +349,10 @@ mod tests {
     #[test]
     fn denials_mean_the_same_from_the_edge_and_from_the_log() {
         for reason in DeniedReason::ALL {
-            let code = match reason.is_unauthenticated() {
-                true => Code::Unauthenticated,
-                false => Code::PermissionDenied,
+            let code = match (reason.is_unauthenticated(), reason.remedy()) {
+                (true, _) => Code::Unauthenticated,
+                (false, Some(_)) => Code::FailedPrecondition,
+                (false, None) => Code::PermissionDenied,
             };
             check(refused(reason.code()), code, reason.code(), false);
         }

@@ -106,6 +106,7 @@ mod tests {
             disabled,
             revision: 1,
             node: None,
+            second_factor: None,
             der: Arc::from(&[][..]),
         }
     }

@@ -30,8 +30,11 @@
 pub mod admin_socket;
 mod audited;
 mod call;
+pub mod cluster_secret;
+pub mod code_checks;
 pub mod connections;
 pub mod convert;
+mod duties;
 pub mod engine;
 mod expiry;
 mod export;
@@ -66,7 +69,10 @@ use tonic_health::pb::health_server::HealthServer;
 use crate::{
     clock::Clock,
     crypto::SealingKey,
-    edge::{engine::Engine, metrics::Metrics, recognition::Recognition, work::Work},
+    edge::{
+        code_checks::CodeChecks, engine::Engine, metrics::Metrics, recognition::Recognition,
+        work::Work,
+    },
     tls::CurrentIdentity,
 };
 
@@ -97,6 +103,8 @@ pub struct Edge {
     pub work: Work,
     /// Who is known by more than a registration, and who called lately.
     pub recognition: Recognition,
+    /// The codes of second factors that are being checked.
+    pub code_checks: Arc<CodeChecks>,
 }
 
 /// What the client listener serves.

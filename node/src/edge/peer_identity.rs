@@ -3,7 +3,7 @@
 //! 1. The deadline of the call and the connection it came on.
 //! 2. The registry, once it is fresh: no acknowledged revocation is missing from it.
 //! 3. The caller: the registration under the certificate's SHA-256, whose DER must be the presented one, byte for byte;
-//!    or what `recognition` finds of a certificate that is not registered.
+//!    or what `recognition` finds of a certificate that is not registered; and whether the call brings the token of its second-factor session.
 //! 4. The decision by `authz`, at the leader's time. It holds for this request and is remembered nowhere.
 //! 5. Only then what depends on the state: whether the database exists for those who may know, whether it is disabled.
 //!
@@ -19,14 +19,20 @@ use tonic::{Code, Status};
 
 use crate::{
     authz::{
-        self, Caller, Clearance, DatabaseOperation, DatabasePermit, Denied, Permit, Registration,
-        ServerOperation,
+        self, Caller, Clearance, DatabaseOperation, DatabasePermit, Denied, Gap, Permit,
+        Registration, ServerOperation,
     },
     cluster::Registry,
     consensus::State,
-    edge::{Edge, call::Deadline, connections::Connection, convert},
+    edge::{
+        Edge,
+        call::{Deadline, SessionDigest},
+        connections::Connection,
+        convert,
+    },
     limits,
     names::{DatabaseId, DatabaseName, Thumbprint, Timestamp},
+    second_factor,
 };
 
 /// Who asks, when, and on which registry it was decided.
@@ -41,6 +47,8 @@ pub struct CallContext {
     pub connection: Arc<Connection>,
     /// What the presented certificate of a well-known admin makes of its holder; see `recognition`.
     pub well_known: Option<Arc<Registration>>,
+    /// What the session token that came with the call is compared by.
+    pub session: Option<SessionDigest>,
 }
 
 impl CallContext {
@@ -52,22 +60,26 @@ impl CallContext {
             return Caller::Registered(well_known);
         }
         let caller = self.registry.caller(Some(certificate.thumbprint));
-        match caller {
-            // SHA-256 is not known to collide; whoever finds out how to is still nobody here.
-            Caller::Registered(found) if *found.der != *certificate.der => {
-                Caller::Unknown(certificate.thumbprint)
-            }
-            Caller::Registered(_) | Caller::Unknown(_) | Caller::Anonymous => caller,
+        let Some(found) = caller.registration() else { return caller };
+        // SHA-256 is not known to collide; whoever finds out how to is still nobody here.
+        if *found.der != *certificate.der {
+            return Caller::Unknown(certificate.thumbprint);
         }
+        if self.brings_token(found) { caller } else { Caller::Unproven(found, Gap::Token) }
+    }
+
+    /// Whether the call brings the token of the registration's session, or that needs none.
+    #[must_use]
+    pub fn brings_token(&self, registration: &Registration) -> bool {
+        let session = registration.second_factor.as_ref().and_then(|it| it.session.as_ref());
+        let Some(expected) = session.and_then(|session| session.token_digest) else { return true };
+        self.session.is_some_and(|brought| second_factor::same(&brought.0, &expected))
     }
 
     /// The registration of the caller; `None` for callers without one.
     #[must_use]
     pub fn registration(&self) -> Option<&Registration> {
-        match self.caller() {
-            Caller::Registered(registration) => Some(registration),
-            Caller::Unknown(_) | Caller::Anonymous => None,
-        }
+        self.caller().registration()
     }
 
     /// The clearance of the caller; User for callers without one, who have even less.
@@ -164,37 +176,35 @@ impl Edge {
     /// # Errors
     /// The registry is not fresh.
     pub async fn identify<T>(&self, request: &tonic::Request<T>) -> Result<CallContext, Status> {
-        let (connection, deadline) = arrived(request.extensions())?;
+        let arrived = arrived(request.extensions())?;
         match self.engine.state() {
-            State::Member => self.fresh(connection, deadline).await,
+            State::Member => self.fresh(arrived).await,
             State::Passive(_) | State::Joining | State::Removed => Ok(CallContext {
-                deadline,
+                deadline: arrived.deadline,
                 at: self.clock.wall(),
                 registry: Arc::new(Registry::default()),
-                connection,
+                connection: arrived.connection,
                 well_known: None,
+                session: arrived.session,
             }),
         }
     }
 
     async fn context(&self, extensions: &Extensions) -> Result<CallContext, Status> {
-        let (connection, deadline) = arrived(extensions)?;
+        let arrived = arrived(extensions)?;
         match self.engine.state() {
-            State::Member => self.fresh(connection, deadline).await,
+            State::Member => self.fresh(arrived).await,
             state @ (State::Passive(_) | State::Joining | State::Removed) => {
                 Err(convert::not_serving(&state))
             }
         }
     }
 
-    async fn fresh(
-        &self,
-        connection: Arc<Connection>,
-        deadline: Instant,
-    ) -> Result<CallContext, Status> {
+    async fn fresh(&self, arrived: Arrived) -> Result<CallContext, Status> {
+        let Arrived { connection, deadline, session } = arrived;
         let fresh = self.engine.fresh(deadline).await.map_err(convert::status)?;
         let (at, registry) = (fresh.at, fresh.registry);
-        let context = CallContext { deadline, at, registry, connection, well_known: None };
+        let context = CallContext { deadline, at, registry, connection, well_known: None, session };
         self.recognise(context).await
     }
 
@@ -217,15 +227,22 @@ impl Edge {
     }
 }
 
-/// The connection and the deadline that listener and call layer put there.
-fn arrived(extensions: &Extensions) -> Result<(Arc<Connection>, Instant), Status> {
+/// What listener and call layer put into the extensions of a request.
+struct Arrived {
+    connection: Arc<Connection>,
+    deadline: Instant,
+    session: Option<SessionDigest>,
+}
+
+fn arrived(extensions: &Extensions) -> Result<Arrived, Status> {
     let connection = extensions.get::<Arc<Connection>>().cloned().ok_or_else(|| {
         convert::internal("The call lost its connection", "no connection among the extensions")
     })?;
     let deadline = extensions
         .get::<Deadline>()
         .map_or_else(|| Instant::now() + limits::DEADLINE_DEFAULT, |deadline| deadline.0);
-    Ok((connection, deadline))
+    let session = extensions.get::<SessionDigest>().copied();
+    Ok(Arrived { connection, deadline, session })
 }
 
 /// A disabled database can be looked at; it answers no document call.

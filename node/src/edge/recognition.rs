@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::{
-    authz::{Caller, Denied, Registration},
+    authz::{Denied, Registration},
     certificates::{self, Usage},
     cluster::{Registry, Renewal, renewable},
     edge::{
@@ -103,7 +103,7 @@ impl Edge {
         }
         let minute = minute(context.at);
         if context.connection.is_first_in(minute)
-            && let Caller::Registered(who) = context.caller()
+            && let Some(who) = context.registration()
         {
             self.recognition.uses.note(who.thumbprint, minute);
         }

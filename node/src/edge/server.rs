@@ -32,6 +32,7 @@ use crate::{
     edge::{
         Edge, Node, admin_router, admin_socket, client_router,
         connections::{Bounds, Connections},
+        duties,
         listener::{self, Admission, Listener, Refusals, Surface},
         metrics::Metrics,
         ops,
@@ -216,6 +217,7 @@ impl Running {
             metrics: Arc::new(Metrics::default()),
             work: Default::default(),
             recognition: Recognition::default(),
+            code_checks: Arc::default(),
         });
         running.serve(&config, sockets, admin, &edge, formation)?;
         running.peer_tasks.push(tokio::spawn(own.clone().run()));
@@ -261,6 +263,10 @@ impl Running {
             refusals: Some(note_refused_peers(self.consensus.clone())),
         };
         let connections = [client.connections.clone(), peer.connections.clone()];
+        let ending = duties::end_sessions(self.consensus.clone(), client.connections.clone());
+        self.peer_tasks.push(tokio::spawn(ending));
+        let keeping = duties::keep_cluster_secret(edge.clone(), self.clients.clone());
+        self.client_tasks.push(tokio::spawn(keeping));
         let revoking = close_revoked(self.consensus.clone(), connections);
         self.peer_tasks.push(tokio::spawn(revoking));
         // Of clients alone: an expired date does not cut a member off.

@@ -36,8 +36,16 @@ const UNTOLD: &[&str] = &["revision", "registry_revision"];
 const OWN_KINDS: &[u8] = &[0x1c, 0x1d, 0x1e];
 
 /// Fields of bytes that are shown in hex: identities, never secrets.
-const SHOWN_BYTES: &[&str] =
-    &["thumbprint", "thumbprints", "created_by", "author", "incarnation", "actor", "token_id"];
+const SHOWN_BYTES: &[&str] = &[
+    "thumbprint",
+    "thumbprints",
+    "created_by",
+    "enrolled_by",
+    "author",
+    "incarnation",
+    "actor",
+    "token_id",
+];
 
 /// Words in the name of a field of text whose content is not shown.
 const SECRET_WORDS: &[&str] = &["secret", "password", "passphrase", "recovery", "private"];

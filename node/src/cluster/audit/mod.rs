@@ -38,9 +38,16 @@ use crate::{
     storage::Overlay,
 };
 
-/// Commands that leave no record of their own when they are applied: their content is records already, or a node's
-/// routine note about the use of certificates, which the certificate shows.
-const UNRECORDED: &[&str] = &["record_denials", "checkpoint_audit", "record_use", "note_expiry"];
+/// Commands that leave no record of their own when they are applied: their content is records already, a node's routine
+/// note about the use of certificates, which the certificate shows, or the same secret sealed once more.
+const UNRECORDED: &[&str] = &[
+    "record_denials",
+    "checkpoint_audit",
+    "record_use",
+    "note_expiry",
+    "seal_cluster_secret",
+    "reseal_second_factor",
+];
 
 /// Why a checkpoint that came too late is refused; no sign of anything wrong.
 const STALE_CHECKPOINT: &str = "AUDIT_CHECKPOINT_STALE";

@@ -4,9 +4,10 @@
 use std::{sync::Arc, time::Instant};
 
 use rookery_proto::log::v1::{
-    Applied, CreateDatabase, CreateJoinToken, DeleteDatabase, EditCertificate, FormCluster,
-    GrantByName, NodeRecord, PutCertificate, SetDatabaseState, applied,
-    cluster_command::Command as C, command,
+    Applied, CreateDatabase, CreateJoinToken, DeleteDatabase, EditCertificate, EnrolSecondFactor,
+    FormCluster, GrantByName, NodeRecord, NoteWrongCode, OpenSession, PutCertificate,
+    PutClusterSecret, SealClusterSecret, SealedFor, SetDatabaseState, applied,
+    cluster_command::Command as C, command, open_session,
 };
 
 use super::*;
@@ -260,6 +261,7 @@ fn no_secret_and_no_certificate_stands_in_a_record() {
         ("create-join-token", "join token token-1")
     );
     assert!(changes(&made).iter().any(|it| it.ends_with("secret_digest: \"\" -> \"(32 bytes)\"")));
+    second_factor(&mut fixture);
     let der = fixture.root.certificate_der().to_vec();
     for record in fixture.records() {
         let bytes = record.encode_to_vec();
@@ -268,6 +270,38 @@ fn no_secret_and_no_certificate_stands_in_a_record() {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert!(!text.contains(&hex::encode([0x5e; 16])));
     }
+}
+
+/// The way of a second factor from its secret to a session, in records without either.
+fn second_factor(fixture: &mut Fixture) {
+    let thumbprint = fixture.root.thumbprint().as_bytes().to_vec();
+    let sealed = || vec![SealedFor { node_id: 1, sealed: vec![0x5e; 81] }];
+    let put = PutClusterSecret { replaces: 0, sealed: sealed() };
+    assert_eq!(refused(&fixture.by_node(C::PutClusterSecret(put))), "");
+    assert_eq!(fixture.last().operation, "put-cluster-secret");
+    let key_id = fixture.index;
+    let (count, sealed) = (fixture.records().len(), sealed());
+    fixture.by_node(C::SealClusterSecret(SealClusterSecret { key_id, sealed }));
+    assert_eq!(fixture.records().len(), count, "sealed once more is nothing new");
+    let sealed = vec![0x5e; 100];
+    let enrol = EnrolSecondFactor { thumbprint: thumbprint.clone(), key_id, sealed };
+    assert_eq!(refused(&fixture.by_root(C::EnrolSecondFactor(enrol))), "");
+    let open = OpenSession {
+        thumbprint: thumbprint.clone(),
+        enrolled_revision: fixture.index,
+        confirms: true,
+        proof: Some(open_session::Proof::Step(u64::try_from(NOW / 30_000).unwrap())),
+        duration_ms: 60_000,
+        token_digest: vec![0x5e; 32],
+    };
+    assert_eq!(refused(&fixture.by_node(C::OpenSession(open))), "");
+    let opened = fixture.last();
+    let target = format!("certificate {}", fixture.root.thumbprint());
+    assert_eq!((opened.operation.as_str(), opened.target), ("open-session", target));
+    assert!(opened.changes.iter().any(|it| it.record.starts_with("second factor ")));
+    fixture.by_node(C::NoteWrongCode(NoteWrongCode { thumbprint }));
+    assert_eq!(fixture.last().operation, "note-wrong-code");
+    fixture.walk().outcome.unwrap();
 }
 
 #[test]

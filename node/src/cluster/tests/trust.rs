@@ -14,16 +14,16 @@ type Command = cluster_command::Command;
 
 const DAY: i64 = 24 * 3600 * 1000;
 const EXPLICIT: u32 = 1;
-const SAME_KEY: u32 = 2;
+pub(super) const SAME_KEY: u32 = 2;
 
-fn declare(node_id: u64, names: &[&str]) -> Command {
+pub(super) fn declare(node_id: u64, names: &[&str]) -> Command {
     let mut thumbprints: Vec<Vec<u8>> =
         names.iter().map(|name| thumb(name).as_bytes().to_vec()).collect();
     thumbprints.sort();
     Command::DeclareWellKnownAdmins(DeclareWellKnownAdmins { node_id, thumbprints })
 }
 
-fn policy(renewal: u32, admins: bool) -> SecurityPolicyRecord {
+pub(super) fn policy(renewal: u32, admins: bool) -> SecurityPolicyRecord {
     SecurityPolicyRecord {
         renewal,
         renewal_for_cluster_admin: admins,
@@ -31,12 +31,12 @@ fn policy(renewal: u32, admins: bool) -> SecurityPolicyRecord {
     }
 }
 
-fn set(policy: SecurityPolicyRecord) -> Command {
+pub(super) fn set(policy: SecurityPolicyRecord) -> Command {
     let policy = Some(policy);
     Command::SetSecurityPolicy(SetSecurityPolicy { policy, expected_revision: 0 })
 }
 
-fn renew(der: &[u8]) -> Command {
+pub(super) fn renew(der: &[u8]) -> Command {
     Command::RenewCertificate(RenewCertificate { der: der.to_vec() })
 }
 
@@ -71,7 +71,7 @@ fn note(notices: &[(&str, u32)]) -> Command {
 }
 
 /// Certificates of one key by one issuer, which differ in their last year.
-struct Lineage {
+pub(super) struct Lineage {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
     key: rcgen::KeyPair,
     /// What was made: signatures differ from one making to the next.
@@ -79,7 +79,7 @@ struct Lineage {
 }
 
 impl Lineage {
-    fn new(issuer: &str) -> Self {
+    pub(super) fn new(issuer: &str) -> Self {
         let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
         ca.distinguished_name.push(rcgen::DnType::CommonName, issuer);
         let issuer = rcgen::Issuer::new(ca, rcgen::KeyPair::generate().unwrap());
@@ -90,7 +90,7 @@ impl Lineage {
         Self { issuer, key, made: RefCell::default() }
     }
 
-    fn until(&self, year: i32) -> Vec<u8> {
+    pub(super) fn until(&self, year: i32) -> Vec<u8> {
         self.between(2020, year)
     }
 
@@ -106,7 +106,7 @@ impl Lineage {
     }
 }
 
-fn put_der(der: &[u8], clearance: u32, grants: &[(&str, u32)]) -> Command {
+pub(super) fn put_der(der: &[u8], clearance: u32, grants: &[(&str, u32)]) -> Command {
     let put = PutCertificate { der: der.to_vec(), ..put_inner("alice", clearance, grants) };
     Command::PutCertificate(PutCertificate { name: "machine".into(), ..put })
 }
@@ -214,10 +214,10 @@ fn the_policy_is_for_cluster_admins_and_refuses_nonsense() {
     let missing = Command::SetSecurityPolicy(SetSecurityPolicy::default());
     replica.no(Cert("root"), missing, "INVALID_ARGUMENT", "policy");
 
-    replica.ok(Cert("root"), set(second(&[OPERATOR, ADMIN])));
+    replica.ok(Cert("root"), set(second(&[USER, OPERATOR])));
     let registry = replica.registry();
     let set_to = registry.policy();
-    assert_eq!(set_to.second_factor_required_for, [Clearance::Operator, Clearance::ClusterAdmin]);
+    assert_eq!(set_to.second_factor_required_for, [Clearance::User, Clearance::Operator]);
     let stale = SetSecurityPolicy {
         policy: Some(policy(EXPLICIT, false)),
         expected_revision: set_to.revision - 1,

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The node whose handshake proved the key asks; the policy of the cluster is what allows it. The new certificate gets
-//! everything that the sibling has, in the same entry. Of one key at most [`limits::RENEWALS_PER_KEY_MAX`] certificates
+//! everything that the sibling has, its second factor too, but no session of it. Of one key at most [`limits::RENEWALS_PER_KEY_MAX`] certificates
 //! of one issuer are kept: those that expire last.
 //!
 //! **Invariant:** who deletes or disables a certificate has done with its key: no certificate of it comes back unless
@@ -14,7 +14,8 @@
 use std::sync::Arc;
 
 use rookery_proto::log::v1::{
-    CertificateRecord, Refusal, RenewCertificate, TombstoneRecord, cluster_outcome,
+    CertificateRecord, Refusal, RenewCertificate, SecondFactorRecord, TombstoneRecord,
+    cluster_outcome,
 };
 
 use super::{Renewal, hands_on};
@@ -96,6 +97,7 @@ impl Applying<'_, '_> {
         let Renewable { parsed, sibling, key } =
             renewable(self.registry, &renew.der, self.entry.at)?;
         let excess = self.excess(&parsed, &key, &renew.der)?;
+        let second_factor = self.registry.second_factor(&sibling.primary).cloned();
         self.renews = true;
         for thumbprint in excess {
             self.forget_certificate(&thumbprint)?;
@@ -116,6 +118,14 @@ impl Applying<'_, '_> {
             ..old
         };
         self.store_certificate(record.clone())?;
+        if let Some(followed) = second_factor.filter(|it| it.confirmed) {
+            // Sealed for the first of them, as `sealed_for` keeps saying; what was used of it stays used.
+            self.store_second_factor(SecondFactorRecord {
+                thumbprint: record.thumbprint.clone(),
+                session: None,
+                ..SecondFactorRecord::clone(&followed)
+            })?;
+        }
         Ok(cluster_outcome::Outcome::Certificate(record))
     }
 

@@ -223,7 +223,9 @@ fn database_of(outcome: log::cluster_outcome::Outcome) -> Result<log::DatabaseRe
         | log::cluster_outcome::Outcome::PurgedCertificates(_)
         | log::cluster_outcome::Outcome::CertificateReplacement(_)
         | log::cluster_outcome::Outcome::SecurityPolicy(_)
-        | log::cluster_outcome::Outcome::Done(_) => Err(unexpected_outcome()),
+        | log::cluster_outcome::Outcome::Done(_)
+        | log::cluster_outcome::Outcome::OpenedSession(_)
+        | log::cluster_outcome::Outcome::NotedWrongCode(_) => Err(unexpected_outcome()),
     }
 }
 

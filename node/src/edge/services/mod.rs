@@ -11,6 +11,7 @@ mod audit;
 mod cluster;
 mod databases;
 mod documents;
+mod second_factor;
 mod security;
 mod server_certificates;
 mod trust;
@@ -24,8 +25,11 @@ use rookery_proto::{
     cluster::v1::cluster_service_server::ClusterServiceServer,
     database::v1::database_service_server::DatabaseServiceServer,
     document::v1::document_service_server::DocumentServiceServer,
-    log::v1::{ClusterCommand, ClusterOutcome, Refusal, applied, cluster_command, cluster_outcome},
+    log::v1::{
+        Applied, ClusterCommand, ClusterOutcome, Refusal, applied, cluster_command, cluster_outcome,
+    },
     security::v1::{
+        second_factor_service_server::SecondFactorServiceServer,
         security_service_server::SecurityServiceServer,
         server_certificate_service_server::ServerCertificateServiceServer,
         trust_service_server::TrustServiceServer,
@@ -67,6 +71,8 @@ pub fn of_clients(edge: &Arc<Edge>) -> Router {
     let router = with(router, bounded!(ServerCertificateServiceServer, service));
     let router = with(router, bounded!(AuditServiceServer, audit::Audit::new(edge.clone())));
     let router = with(router, bounded!(TrustServiceServer, trust::Trust(edge.clone())));
+    let second_factors = second_factor::SecondFactors(edge.clone());
+    let router = with(router, bounded!(SecondFactorServiceServer, second_factors));
     with(router, bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))
 }
 
@@ -161,6 +167,18 @@ async fn propose_renamed(
         Err(consensus::Error::Refused(refusal)) => return Err(refused(*refusal)),
         Err(other) => return Err(convert::status(other)),
     };
+    outcome_or(applied, refused)
+}
+
+/// What came of a command that was applied.
+fn outcome(applied: Applied) -> Result<cluster_outcome::Outcome, Status> {
+    outcome_or(applied, convert::refusal)
+}
+
+fn outcome_or(
+    applied: Applied,
+    refused: impl Fn(Refusal) -> Status,
+) -> Result<cluster_outcome::Outcome, Status> {
     match applied.outcome {
         Some(applied::Outcome::Cluster(ClusterOutcome { outcome: Some(outcome) })) => Ok(outcome),
         Some(applied::Outcome::Refusal(refusal)) => Err(refused(refusal)),

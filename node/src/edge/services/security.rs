@@ -449,7 +449,7 @@ fn who_am_i(context: &CallContext, node: &str) -> WhoAmIResponse {
             }
             return answer;
         }
-        Caller::Registered(registration) => registration,
+        Caller::Registered(registration) | Caller::Unproven(registration, _) => registration,
     };
     answer.well_known = context.well_known.is_some();
     answer.registered = !answer.well_known;

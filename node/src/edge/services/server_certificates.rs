@@ -305,7 +305,9 @@ fn replacement_of(
         | cluster_outcome::Outcome::Node(_)
         | cluster_outcome::Outcome::PurgedCertificates(_)
         | cluster_outcome::Outcome::SecurityPolicy(_)
-        | cluster_outcome::Outcome::Done(_) => Err(unexpected_outcome()),
+        | cluster_outcome::Outcome::Done(_)
+        | cluster_outcome::Outcome::OpenedSession(_)
+        | cluster_outcome::Outcome::NotedWrongCode(_) => Err(unexpected_outcome()),
     }
 }
 

@@ -84,6 +84,7 @@ impl Fixture {
             metrics: Arc::new(Metrics::default()),
             work: Default::default(),
             recognition: Recognition::default(),
+            code_checks: Arc::default(),
         });
         let tcp = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = tcp.local_addr().unwrap();

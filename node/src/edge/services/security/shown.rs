@@ -83,6 +83,12 @@ fn shown(all: &[&cluster::Certificate], registry: &Registry, at: Timestamp) -> O
         generated: entry.generated,
         ..Certificate::default()
     };
+    let second_factor = registry.second_factor(&registration.thumbprint);
+    certificate.has_second_factor = second_factor.is_some_and(|record| record.confirmed);
+    certificate.second_factor_pending = second_factor.is_some_and(|record| !record.confirmed);
+    let session = second_factor.and_then(|record| record.session.as_ref());
+    let session = session.filter(|session| session.expires_unix_ms > at.0);
+    certificate.session_expires_unix_ms = session.map_or(0, |session| session.expires_unix_ms);
     if let Some(last) = registry.last_use(&registration.thumbprint) {
         certificate.last_used_unix_ms = last.at.0;
         certificate.last_used_node =

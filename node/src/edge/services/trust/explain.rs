@@ -7,8 +7,8 @@ use tonic::Status;
 
 use crate::{
     authz::{
-        self, Caller, Clearance, DatabaseOperation, ServerOperation, explain_database,
-        explain_server,
+        self, Caller, Clearance, DatabaseOperation, Registration, ServerOperation,
+        explain_database, explain_server,
     },
     database::page_token::Binding,
     edge::{
@@ -97,7 +97,7 @@ pub fn explain(
         registry_revision: context.registry.revision,
         ..ExplainResponse::default()
     };
-    if let Caller::Registered(who) = caller {
+    if let Some(who) = caller.registration() {
         answer.name.clone_from(&who.name);
         answer.clearance = who.clearance.into();
         answer.state = state(who, context.at).to_owned();
@@ -151,7 +151,7 @@ fn shown(
     note: &str,
 ) -> Explanation {
     let who = match caller {
-        Caller::Registered(who) => who.name.clone(),
+        Caller::Registered(who) | Caller::Unproven(who, _) => who.name.clone(),
         Caller::Unknown(thumbprint) => thumbprint.to_string(),
         Caller::Anonymous => "the caller".to_owned(),
     };
@@ -169,7 +169,8 @@ fn shown(
     }
 }
 
-/// The certificates that may do an operation at this moment, a page of them.
+/// The certificates that may do an operation at this moment, a page of them; sessions of second factors aside, which
+/// their holders open whenever they like.
 pub fn who_may(asked: &WhoMayRequest, context: &CallContext) -> Result<WhoMayResponse, Status> {
     let operation = operation(&asked.operation)?;
     let database = database(&asked.database, context)?;
@@ -188,14 +189,15 @@ pub fn who_may(asked: &WhoMayRequest, context: &CallContext) -> Result<WhoMayRes
         (_, database) => database.as_ref().and_then(|database| database.id),
     };
     let mut found = context.registry.certificates(after).filter_map(|certificate| {
-        let who = &certificate.registration;
+        let who = &*certificate.registration;
+        let without = who
+            .second_factor
+            .is_some()
+            .then(|| Registration { second_factor: None, ..who.clone() });
+        let caller = Caller::Registered(without.as_ref().unwrap_or(who));
         let told = match operation {
-            Operation::Server(operation) => {
-                explain_server(Caller::Registered(who), operation, context.at)
-            }
-            Operation::Database(operation) => {
-                explain_database(Caller::Registered(who), operation, id, context.at)
-            }
+            Operation::Server(operation) => explain_server(caller, operation, context.at),
+            Operation::Database(operation) => explain_database(caller, operation, id, context.at),
         };
         told.allowed.then(|| Entitled {
             thumbprint: who.thumbprint.to_string(),
