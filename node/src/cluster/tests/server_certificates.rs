@@ -52,6 +52,11 @@ fn activate(number: u8) -> cluster_command::Command {
     cluster_command::Command::ActivateCertificateReplacement(activate)
 }
 
+fn retire(node_id: u64, keep: &str) -> cluster_command::Command {
+    let keep = thumb(keep).as_bytes().to_vec();
+    cluster_command::Command::RetireNodeCertificates(RetireNodeCertificates { node_id, keep })
+}
+
 fn phase(replica: &Replica) -> Phase {
     replica.registry().replacement().unwrap().phase()
 }
@@ -221,7 +226,7 @@ fn the_last_days_are_those_of_members_and_of_the_certificates_they_present() {
     let rows: [(&str, &[(By, cluster_command::Command)], Phase); 3] = [
         ("a member's certificate ends tomorrow", &[], Phase::Swapping),
         ("it is removed", &[(Cert("root"), remove(4))], Phase::Installing),
-        ("it presents another one by now", &[(Cert("early"), swapped(1, 4))], Phase::Installing),
+        ("it presents another one by now", &[(Cert("early"), retire(4, "x"))], Phase::Installing),
     ];
     for (what, steps, expected) in rows {
         let mut replica = Replica::populated();
@@ -285,10 +290,6 @@ fn a_node_renews_and_retires_its_own_certificates_and_nobody_elses() {
         let certificate = der(name);
         let renew = RenewNodeCertificate { node_id, certificate };
         cluster_command::Command::RenewNodeCertificate(renew)
-    };
-    let retire = |node_id, keep: &str| {
-        let keep = thumb(keep).as_bytes().to_vec();
-        cluster_command::Command::RetireNodeCertificates(RetireNodeCertificates { node_id, keep })
     };
     replica.no(Cert("n1"), renew(2, "new1"), "NOT_A_MEMBER", "node_id");
     replica.no(Cert("n1"), renew(1, "alice"), "ALREADY_EXISTS", "certificate");
