@@ -425,3 +425,74 @@ async fn a_killed_leader_takes_no_record_of_an_acknowledged_action_with_it() -> 
     cluster.same_state().await?;
     cluster.finish().await
 }
+
+/// Alone, a leader may decide for a while and can write nothing: what must be recorded first is not done.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_recorded_is_not_done() -> Result<()> {
+    // Its registry counts as fresh for longer than the test lasts alone: the record is what stops the calls.
+    const ALONE: Duration = Duration::from_secs(3);
+    let mut cluster = Cluster::start_with(3, &[("authorization.freshness_ms", "30000")]).await?;
+    let leader = cluster.leader("cluster").await?;
+    let (other, learner) = ((leader + 1) % 3, (leader + 2) % 3);
+    let id_of = |node: usize| node as u64 + 1;
+    let admin = cluster.admin(leader)?;
+    admin.create_database("sales", 3).await?;
+    let demote = cluster::DemoteNodeRequest { node_id: id_of(learner), request_id: request_id() };
+    admin.cluster().demote_node(demote).await?;
+    let before = cluster.group(leader, "cluster").await?;
+    anyhow::ensure!(before.learners == [id_of(learner)], "{before:?}");
+    for node in [other, learner] {
+        cluster.nodes[node].kill()?;
+    }
+
+    let promote = cluster::PromoteNodeRequest { node_id: id_of(learner), request_id: request_id() };
+    let transfer =
+        cluster::TransferLeaderRequest { group: "cluster".into(), node_id: id_of(other) };
+    let snapshot = cluster::TriggerSnapshotRequest { group: "cluster".into() };
+    let (mut first, mut second, mut third) = (admin.cluster(), admin.cluster(), admin.cluster());
+    let (mut fourth, mut fifth) = (admin.audit(), admin.security());
+    let (promoted, moved, built, audit, certificates) = tokio::join!(
+        first.promote_node(in_time(ALONE, promote)),
+        second.transfer_leader(in_time(ALONE, transfer)),
+        third.trigger_snapshot(in_time(ALONE, snapshot)),
+        async {
+            let export = ExportRequest { request_id: request_id() };
+            let mut lines = fourth.export(in_time(ALONE, export)).await?.into_inner();
+            lines.message().await
+        },
+        fifth.export_server_certificates(in_time(
+            ALONE,
+            security::ExportServerCertificatesRequest::default()
+        )),
+    );
+    let answers = [
+        ("promote", promoted.err()),
+        ("transfer", moved.err()),
+        ("snapshot", built.err()),
+        ("export of the audit log", audit.err()),
+        ("export of certificates", certificates.err()),
+    ];
+    for (what, refused) in answers {
+        let status = refused.with_context(|| format!("{what} was done"))?;
+        anyhow::ensure!(status.code() == Code::DeadlineExceeded, "{what}: {status:?}");
+    }
+    // It was allowed to decide all the while.
+    anyhow::ensure!(cluster.status(leader).await?.authorization_fresh, "it is not fresh");
+    let after = cluster.group(leader, "cluster").await?;
+    anyhow::ensure!(after.snapshot_index == before.snapshot_index, "{after:?}");
+    for node in [other, learner] {
+        cluster.nodes[node].start()?;
+    }
+    cluster.ready().await?;
+    let after = cluster.group(leader, "cluster").await?;
+    anyhow::ensure!(after.learners == before.learners, "{after:?}");
+    anyhow::ensure!(after.snapshot_index == before.snapshot_index, "{after:?}");
+    intact_everywhere(&cluster).await?;
+    cluster.finish().await
+}
+
+fn in_time<T>(limit: Duration, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(limit);
+    request
+}

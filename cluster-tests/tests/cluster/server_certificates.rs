@@ -301,6 +301,73 @@ async fn a_node_that_was_down_paused_or_killed_completes_the_rotation_when_it_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_outlives_the_leader_that_took_it() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    for wait_ms in [0, 120] {
+        let new = new_identity(&format!("with the leader killed after {wait_ms} ms"))?;
+        let leader = cluster.leader("cluster").await?;
+        let admin = cluster.admin((leader + 1) % 3)?;
+        replace(&admin, for_all(&new)).await?;
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        cluster.nodes[leader].kill()?;
+        // Without it the others have another leader, and wait for it.
+        eventually("another leader takes it up", HEAL_LIMIT, async || {
+            let status = status(&admin).await?;
+            let others = status.nodes.iter().filter(|node| node.node_id != leader as u64 + 1);
+            let all = others.clone().all(|node| node.installed_unix_ms != 0);
+            anyhow::ensure!(others.count() == 2 && all, "{status:?}");
+            Ok(())
+        })
+        .await?;
+        cluster.nodes[leader].start()?;
+        let finished = reaches(&admin, "finished").await?;
+        let all = finished.nodes.iter().all(|node| node.swapped_unix_ms != 0);
+        anyhow::ensure!(all && finished.nodes.len() == 3, "{finished:?}");
+        now(&mut cluster, &[&new, &new, &new]).await?;
+        key_is_nowhere(&cluster, &new)?;
+    }
+    cluster.ready().await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_begin_later_are_swapped_when_they_begin() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let admin = cluster.admin(0)?;
+    let mut params = node_params("later")?;
+    params.not_before = time::OffsetDateTime::now_utc() + Duration::from_secs(6);
+    let later = Identity::signed("later", &params, &rcgen::KeyPair::generate()?)?;
+    // Not even at once is before that.
+    let request = ReplaceServerCertificatesRequest { immediately: true, ..for_all(&later) };
+    replace(&admin, request).await?;
+    let wall_ms = || time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+    let begins = i128::from(status(&admin).await?.not_before_unix_ms);
+    anyhow::ensure!(begins > wall_ms() + 2_000, "it was to begin at {begins}");
+    let (mut waits, mut installed) = (0, false);
+    loop {
+        let status = status(&admin).await?;
+        let asked = wall_ms(); // After the answer: what it tells is older than this.
+        if status.phase != "installing" {
+            anyhow::ensure!(asked >= begins, "at {asked}, before {begins}: {status:?}");
+            break;
+        }
+        anyhow::ensure!(asked < begins + 5_000, "it does not begin: {status:?}");
+        installed = status.nodes.iter().all(|node| node.installed_unix_ms != 0);
+        let swapped = status.nodes.iter().any(|node| node.swapped_unix_ms != 0);
+        anyhow::ensure!(!swapped, "{status:?}");
+        waits += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::ensure!(installed && waits > 10, "it was installed only when it began");
+    let finished = reaches(&admin, "finished").await?;
+    for node in &finished.nodes {
+        anyhow::ensure!(i128::from(node.swapped_unix_ms) >= begins, "{finished:?}");
+    }
+    now(&mut cluster, &[&later, &later, &later]).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replacement_is_checked_aborted_superseded_and_never_doubled() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let admin = cluster.admin(0)?;

@@ -49,7 +49,8 @@ static DERS: LazyLock<BTreeMap<String, Vec<u8>>> = LazyLock::new(|| {
     let expired = ["expired", "expired2", "expired3", "expired4"];
     let expired = expired.into_iter().map(|name| (name.to_owned(), make(name, 2020, 2024)));
     let future = [("future".to_owned(), make("future", 2080, 2090))];
-    long.chain(expired).chain(future).collect()
+    let early = [("early".to_owned(), make("early", 2020, 2030))];
+    long.chain(expired).chain(future).chain(early).collect()
 });
 
 fn der(name: &str) -> Vec<u8> {
@@ -72,6 +73,11 @@ mod entries;
 mod lists;
 mod overwrite;
 mod purge;
+
+/// Midnight (UTC) on the first of January, in milliseconds.
+fn new_year(year: i32) -> i64 {
+    rcgen::date_time_ymd(year, 1, 1).unix_timestamp() * 1000
+}
 
 fn envelope(request: u64, by: By, at: i64, inner: cluster_command::Command) -> Command {
     let (author, internal_reason) = match by {
@@ -266,8 +272,17 @@ impl Replica {
     }
 
     fn ok(&mut self, by: By, command: cluster_command::Command) -> cluster_outcome::Outcome {
+        self.ok_at(by, NOW, command)
+    }
+
+    fn ok_at(
+        &mut self,
+        by: By,
+        at: i64,
+        command: cluster_command::Command,
+    ) -> cluster_outcome::Outcome {
         let shown = format!("{by:?} {:?}", command.encoded_kind());
-        let applied = self.run(by, command);
+        let applied = self.run_at(by, at, command);
         match applied.outcome.unwrap() {
             applied::Outcome::Cluster(outcome) => {
                 assert_eq!(applied.registry_revision, self.registry().revision);

@@ -52,6 +52,11 @@ fn activate(number: u8) -> cluster_command::Command {
     cluster_command::Command::ActivateCertificateReplacement(activate)
 }
 
+fn retire(node_id: u64, keep: &str) -> cluster_command::Command {
+    let keep = thumb(keep).as_bytes().to_vec();
+    cluster_command::Command::RetireNodeCertificates(RetireNodeCertificates { node_id, keep })
+}
+
 fn phase(replica: &Replica) -> Phase {
     replica.registry().replacement().unwrap().phase()
 }
@@ -150,6 +155,102 @@ fn starts_that_do_not_fit_are_refused_and_nodes_swap_when_it_is_time() {
 }
 
 #[test]
+fn nodes_swap_when_the_new_certificates_begin_and_not_before() {
+    // The last of them begins in 2080; the others could be presented at once.
+    let begins = new_year(2080);
+    for immediately in [false, true] {
+        let mut replica = Replica::populated();
+        let start = start(1, ["new1", "future", "new3"]);
+        replica.ok(Cert("root"), begin(StartCertificateReplacement { immediately, ..start }));
+        for (node, name) in [(1, "n1"), (2, "n2"), (3, "n3")] {
+            replica.ok(Cert(name), installed(1, node));
+        }
+        for at in [NOW, begins - 1] {
+            replica.ok_at(Cert("n1"), at, activate(1));
+            assert_eq!(phase(&replica), Phase::Installing, "immediately: {immediately}, at {at}");
+        }
+        assert_eq!(known(&replica, 2), [thumb("n2"), thumb("future")]);
+        assert_eq!(replica.registry().replacement().unwrap().swap_reason, "");
+        replica.ok_at(Cert("n1"), begins, activate(1));
+        assert_eq!(phase(&replica), Phase::Swapping, "immediately: {immediately}");
+        let registry = replica.registry();
+        assert_eq!(registry.replacement().unwrap().swap_unix_ms, begins);
+        replica.check_records();
+    }
+    // Until then it can be called off.
+    let mut replica = Replica::populated();
+    replica.ok(Cert("root"), begin(start(1, ["future", "future", "future"])));
+    for (node, name) in [(1, "n1"), (2, "n2"), (3, "n3")] {
+        replica.ok(Cert(name), installed(1, node));
+    }
+    replica.ok(Cert("root"), abort(1));
+    replica.ok_at(Cert("n1"), begins, activate(1));
+    assert_eq!(phase(&replica), Phase::Aborted);
+    assert!(replica.registry().certificate(&thumb("future")).is_none());
+}
+
+#[test]
+fn in_the_last_three_days_nobody_is_waited_for() {
+    const THREE_DAYS: i64 = 3 * 24 * 3600 * 1000;
+    let mut replica = Replica::populated();
+    let last_days = new_year(2090) - THREE_DAYS;
+    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new3"])));
+    replica.ok(Cert("n1"), installed(1, 1));
+    replica.ok_at(Cert("n1"), last_days - 1, activate(1));
+    assert_eq!(phase(&replica), Phase::Installing);
+    replica.ok_at(Cert("n2"), last_days - 1, installed(1, 2));
+    assert_eq!(phase(&replica), Phase::Installing, "node 3 has not confirmed");
+    // The time of the entry decides, not who writes it; a late activation of another one is none.
+    replica.ok_at(Cert("n1"), last_days, activate(7));
+    assert_eq!(phase(&replica), Phase::Installing);
+    replica.ok_at(Cert("n2"), last_days, activate(1));
+    assert_eq!(phase(&replica), Phase::Swapping);
+    let reason = replica.registry().replacement().unwrap().swap_reason.clone();
+    assert_eq!(reason, "a certificate in force ends within 3 days");
+    replica.no(Cert("root"), abort(1), "REPLACEMENT_SWAPPING", "");
+    // The node that was not waited for joins in when it returns; until then its old certificate is its own.
+    for (node, name) in [(1, "n1"), (2, "n2")] {
+        replica.ok_at(Cert(name), last_days, swapped(1, node));
+    }
+    assert_eq!(phase(&replica), Phase::Swapping);
+    assert_eq!(known(&replica, 3), [thumb("n3"), thumb("new3")]);
+    replica.ok_at(Cert("n3"), last_days + 1, swapped(1, 3));
+    assert_eq!(phase(&replica), Phase::Finished);
+    assert!(replica.registry().certificate(&thumb("n3")).is_none());
+    replica.check_records();
+}
+
+#[test]
+fn the_last_days_are_those_of_members_and_of_the_certificates_they_present() {
+    let at = new_year(2030) - 24 * 3600 * 1000;
+    let rows: [(&str, &[(By, cluster_command::Command)], Phase); 3] = [
+        ("a member's certificate ends tomorrow", &[], Phase::Swapping),
+        ("it is removed", &[(Cert("root"), remove(4))], Phase::Installing),
+        ("it presents another one by now", &[(Cert("early"), retire(4, "x"))], Phase::Installing),
+    ];
+    for (what, steps, expected) in rows {
+        let mut replica = Replica::populated();
+        replica.ok(Cert("root"), token("t", 60_000));
+        let join = join_inner("t", "n4", "early");
+        replica.ok(Node, cluster_command::Command::JoinNode(join));
+        let mut start = start(1, ["new1", "new1", "new3"]);
+        start.nodes.push(ReplacementNode {
+            node_id: 4,
+            chain: vec![der("x")],
+            sealed_key: vec![1],
+            ..ReplacementNode::default()
+        });
+        replica.ok(Cert("root"), begin(start));
+        replica.ok(Cert("n1"), installed(1, 1));
+        for (by, step) in steps {
+            replica.ok(*by, step.clone());
+        }
+        replica.ok_at(Cert("n1"), at, activate(1));
+        assert_eq!(phase(&replica), expected, "{what}");
+    }
+}
+
+#[test]
 fn an_abort_leaves_what_was_there_and_a_superseding_one_takes_over() {
     let mut replica = Replica::populated();
     replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new3"])));
@@ -189,10 +290,6 @@ fn a_node_renews_and_retires_its_own_certificates_and_nobody_elses() {
         let certificate = der(name);
         let renew = RenewNodeCertificate { node_id, certificate };
         cluster_command::Command::RenewNodeCertificate(renew)
-    };
-    let retire = |node_id, keep: &str| {
-        let keep = thumb(keep).as_bytes().to_vec();
-        cluster_command::Command::RetireNodeCertificates(RetireNodeCertificates { node_id, keep })
     };
     replica.no(Cert("n1"), renew(2, "new1"), "NOT_A_MEMBER", "node_id");
     replica.no(Cert("n1"), renew(1, "alice"), "ALREADY_EXISTS", "certificate");

@@ -4,10 +4,11 @@ use std::cell::RefCell;
 
 use rookery_proto::log::v1::{
     DeclareWellKnownAdmins, ExpiryNotice, NoteExpiry, OwnerCommand, OwnerDelete, RecordUse,
-    RenewCertificate, SecurityPolicyRecord, SetSecurityPolicy, Use, owner_command,
+    RenewCertificate, SecurityPolicyRecord, SetCertificateState, SetSecurityPolicy, Use,
+    owner_command,
 };
 
-use super::*;
+use super::{entries::switch, *};
 use crate::{authz::decide_server, certificates::key_digest};
 
 type Command = cluster_command::Command;
@@ -172,6 +173,49 @@ fn a_registered_certificate_decides_over_a_declaration() {
 }
 
 #[test]
+fn a_record_in_the_registry_stands_before_a_declaration_whatever_it_says() {
+    let disable = |name| (Cert("root"), switch(name, true));
+    type Steps<'a> = Vec<(By, Command)>;
+    let rows: [(&str, &str, Steps<'_>, Option<&str>); 7] = [
+        ("not registered", "x", vec![], None),
+        ("a User", "alice", vec![], Some("CLEARANCE_TOO_LOW")),
+        ("a Cluster Admin", "root2", vec![], None),
+        ("a disabled User", "alice", vec![disable("alice")], Some("CERTIFICATE_DISABLED")),
+        ("a disabled Cluster Admin", "root2", vec![disable("root2")], Some("CERTIFICATE_DISABLED")),
+        (
+            "expired",
+            "expired",
+            vec![(Cert("root"), put("expired", ADMIN, &[]))],
+            Some("CERTIFICATE_EXPIRED"),
+        ),
+        ("a removed node's", "n3", vec![(Cert("root"), remove(3))], None),
+    ];
+    for (what, name, steps, expected) in rows {
+        // The order does not matter: the record comes first, or the declaration does.
+        for declared_first in [true, false] {
+            let mut replica = Replica::populated();
+            let registers =
+                steps.iter().any(|(_, step)| matches!(step, Command::PutCertificate(_)));
+            if declared_first && !registers {
+                replica.ok(Cert("n1"), declare(1, &[name]));
+            }
+            for (by, step) in &steps {
+                replica.ok(*by, step.clone());
+            }
+            if !declared_first || registers {
+                replica.ok(Cert("n1"), declare(1, &[name]));
+            }
+            let by = By::Cert(name);
+            let applied = replica.run(by, token("t", 60_000));
+            assert_eq!(refused(&applied).map(|(reason, _)| reason), expected, "{what}");
+            let registry = replica.registry();
+            let registered = registry.certificate(&thumb(name)).is_some();
+            assert_eq!(registry.is_well_known(&thumb(name)), !registered, "{what}");
+        }
+    }
+}
+
+#[test]
 fn only_a_member_declares_and_only_for_itself() {
     let mut replica = Replica::populated();
     replica.no(Cert("n1"), declare(2, &["x"]), "NOT_A_MEMBER", "");
@@ -306,6 +350,76 @@ fn a_deleted_certificates_key_never_comes_back_by_itself() {
     replica.no(Cert("n1"), renew(&line.until(2060)), "RENEWAL_REFUSED", "");
     let digest = key_digest(&first).unwrap();
     assert!(replica.memory.records.contains_key(&[&[0x17], digest.as_bytes().as_slice()].concat()));
+}
+
+/// Whatever takes a certificate away ends its key: by which road, and of which certificate of the entry.
+#[test]
+fn a_key_ends_with_each_certificate_that_is_taken_away() {
+    let set_state = |der: &[u8], disabled| {
+        let thumbprint = Thumbprint::of(der).as_bytes().to_vec();
+        Command::SetCertificateState(SetCertificateState {
+            thumbprint,
+            disabled,
+            expected_revision: 0,
+        })
+    };
+    let entry = |secondaries: &[Vec<u8>], overwrite| {
+        let secondaries = secondaries.to_vec();
+        let put = put_inner("carol", USER, &[("sales", 1)]);
+        Command::PutCertificate(PutCertificate { secondaries, overwrite, ..put })
+    };
+    type Ends = fn(&mut Replica, &dyn Fn(&[u8], bool) -> Command, &[u8]);
+    let alone: [(&str, Ends); 4] = [
+        ("disabled", |replica, set_state, der| drop(replica.ok(Cert("op"), set_state(der, true)))),
+        ("disabled, and enabled again", |replica, set_state, der| {
+            replica.ok(Cert("op"), set_state(der, true));
+            replica.ok(Cert("op"), set_state(der, false));
+        }),
+        ("deleted", |replica, _, der| drop(replica.ok(Cert("op"), delete_der(der)))),
+        ("deleted by the owner of a node", |replica, _, der| {
+            let thumbprint = Thumbprint::of(der).as_bytes().to_vec();
+            let delete = OwnerDelete { thumbprint, force: false };
+            replica.ok(Cert("n1"), owner(owner_command::Command::Delete(delete)));
+        }),
+    ];
+    let refused_for_good = |replica: &mut Replica, line: &Lineage, what: &str| {
+        let key = key_digest(&line.until(2040)).unwrap();
+        let tombstone = [&[0x17], key.as_bytes().as_slice()].concat();
+        assert!(replica.memory.records.contains_key(&tombstone), "{what}: no tombstone");
+        replica.no(Cert("n1"), renew(&line.until(2060)), "RENEWAL_REFUSED", "");
+    };
+    for (what, ends) in alone {
+        let mut replica = Replica::populated();
+        replica.ok(Cert("root"), set(policy(SAME_KEY, false)));
+        let line = Lineage::new("CA");
+        replica.ok(Cert("op"), put_der(&line.until(2040), USER, &[]));
+        replica.ok(Cert("n1"), renew(&line.until(2050))); // Stays, and is in force.
+        ends(&mut replica, &set_state, &line.until(2040));
+        refused_for_good(&mut replica, &line, what);
+    }
+    // A secondary goes with its entry, and by an upload that leaves it out.
+    let primary = der("carol");
+    let roads = [
+        ("its primary is deleted", delete_der(&primary)),
+        ("its primary is disabled", set_state(&primary, true)),
+        ("an upload leaves it out", entry(&[], true)),
+    ];
+    for (what, command) in roads {
+        let mut replica = Replica::populated();
+        replica.ok(Cert("root"), set(policy(SAME_KEY, false)));
+        let line = Lineage::new("CA");
+        replica.ok(Cert("op"), entry(&[line.until(2040)], false));
+        replica.ok(Cert("op"), put_der(&line.until(2050), USER, &[])); // Another entry, of the same key.
+        replica.ok(Cert("op"), command);
+        refused_for_good(&mut replica, &line, what);
+    }
+    // An upload that keeps it takes nothing away.
+    let mut replica = Replica::populated();
+    replica.ok(Cert("root"), set(policy(SAME_KEY, false)));
+    let line = Lineage::new("CA");
+    replica.ok(Cert("op"), entry(&[line.until(2040)], false));
+    replica.ok(Cert("op"), entry(&[line.until(2040), der("x")], true));
+    replica.ok(Cert("n1"), renew(&line.until(2060)));
 }
 
 #[test]
