@@ -299,6 +299,11 @@ pub(super) fn may_narrow(before: &Registry, edit: &EditCertificate) -> bool {
     if edit.clearance.is_none() && !edit.set_grants {
         return false; // Only name, note or owner.
     }
+    // A clearance that demands a second factor shuts out a holder without one, however high it is.
+    let requested = edit.clearance.and_then(|number| Clearance::try_from(number).ok());
+    if requested.is_some_and(|clearance| before.second_factor_required(clearance)) {
+        return true;
+    }
     let registered = Thumbprint::from_bytes(&edit.thumbprint)
         .ok()
         .and_then(|thumbprint| before.certificate(&thumbprint));

@@ -552,7 +552,7 @@ async fn a_log_is_what_was_written_whatever_the_order_of_operations() {
         let mut log = open_log(&store);
         let mut model: BTreeMap<u64, Entry> = BTreeMap::new();
         let (mut next, mut purged, mut vote, mut committed) = (0, None, None, None);
-        for step in 0..120_u64 {
+        for step in 0..60_u64 {
             match random.random_range(0..10) {
                 0..=4 => {
                     let new: Vec<_> = (0..random.random_range(1..6))
