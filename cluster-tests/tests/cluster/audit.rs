@@ -474,7 +474,9 @@ async fn what_cannot_be_recorded_is_not_done() -> Result<()> {
     ];
     for (what, refused) in answers {
         let status = refused.with_context(|| format!("{what} was done"))?;
-        anyhow::ensure!(status.code() == Code::DeadlineExceeded, "{what}: {status:?}");
+        // The record waits for a majority until the deadline, which may pass at the client first.
+        let late = matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled);
+        anyhow::ensure!(late, "{what}: {status:?}");
     }
     // It was allowed to decide all the while.
     anyhow::ensure!(cluster.status(leader).await?.authorization_fresh, "it is not fresh");

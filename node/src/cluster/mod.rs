@@ -581,6 +581,7 @@ impl Applying<'_, '_> {
         self.changed = true;
         let thumbprint = Thumbprint::from_bytes(&record.thumbprint)
             .map_err(|e| Error::corrupt("certificate", e))?;
+        self.bury_left_out(&thumbprint, &record)?;
         records::put(self.state, &record)?;
         self.registry.set_certificate(record)?;
         self.bury_disabled(&thumbprint)

@@ -188,7 +188,7 @@ fn a_record_in_the_registry_stands_before_a_declaration_whatever_it_says() {
             vec![(Cert("root"), put("expired", ADMIN, &[]))],
             Some("CERTIFICATE_EXPIRED"),
         ),
-        ("a removed node's", "n3", vec![(Cert("root"), remove(3))], None),
+        ("deleted", "alice", vec![(Cert("root"), delete("alice"))], None),
     ];
     for (what, name, steps, expected) in rows {
         // The order does not matter: the record comes first, or the declaration does.

@@ -180,6 +180,27 @@ impl Applying<'_, '_> {
         Ok(())
     }
 
+    /// A secondary that its entry has no more is deleted like any other, and its uses are forgotten.
+    pub(in crate::cluster) fn bury_left_out(
+        &mut self,
+        primary: &Thumbprint,
+        next: &CertificateRecord,
+    ) -> Result<(), Error> {
+        for stored in self.whole_entry(primary) {
+            let thumbprint = stored.registration.thumbprint;
+            let stays = thumbprint == *primary
+                || next.secondaries.iter().any(|it| it.thumbprint == thumbprint.as_bytes());
+            if stays {
+                continue;
+            }
+            if !self.is_followed(&stored) {
+                self.bury(&stored)?;
+            }
+            self.forget_use(&thumbprint)?;
+        }
+        Ok(())
+    }
+
     /// All certificates of the entry that this one belongs to.
     fn whole_entry(&self, thumbprint: &Thumbprint) -> Vec<Arc<Certificate>> {
         let named = self.registry.certificate_details(thumbprint);
