@@ -244,8 +244,10 @@ pub const AUDIT_RECORDS_MAX: u64 = 1_000_000;
 pub const AUDIT_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Longest text in an audit record, in characters; what is longer is cut and has its digest behind it.
 pub const AUDIT_TEXT_CHARS_MAX: usize = 256;
+/// Longest list in an audit record in characters: every grant of a full certificate.
+pub const AUDIT_LIST_CHARS_MAX: usize = 64 * 1024;
 /// Most changed records that one audit record lists.
-pub const AUDIT_CHANGES_MAX: usize = 64;
+pub const AUDIT_CHANGES_MAX: usize = 1_024;
 /// Most fields of a command or a record that an audit record lists.
 pub const AUDIT_FIELDS_MAX: usize = 32;
 /// New records after which the leader makes a checkpoint without waiting for the interval.
@@ -288,6 +290,8 @@ pub const USES_WAITING_MAX: usize = 100_000;
 pub const RENEWALS_PER_KEY_MAX: usize = 5;
 /// Renewals that one node asks for at once; other unknown certificates are refused meanwhile.
 pub const RENEWALS_AT_ONCE_MAX: usize = 4;
+/// Keys that one node remembers to have asked a renewal for; each may ask once a minute.
+pub const RENEWAL_KEYS_REMEMBERED_MAX: usize = 1_024;
 /// Most notices of expiry that one command notes.
 pub const EXPIRY_NOTICES_PER_COMMAND_MAX: usize = 500;
 /// Time between two looks of the leader for certificates that expire.

@@ -460,7 +460,9 @@ async fn a_renewed_certificate_registers_itself_where_the_policy_says_so() -> Re
     }
     let shown = certificate(&cluster.admin(2)?, &second.thumbprint()).await?;
     assert_eq!((shown.name.as_str(), shown.grants.len()), ("machine", 1));
-    assert_eq!(shown.created_by, cluster.nodes[1].identity.thumbprint());
+    // It belongs to the entry it follows.
+    assert_eq!(shown.thumbprint, first.thumbprint());
+    assert_eq!(shown.secondaries[0].thumbprint, second.thumbprint());
     // Another key, another issuer, and somebody who has only the certificate: unknown as before.
     let elsewhere =
         Line { key: KeyPair::try_from(line.key.serialize_der())?, ..Line::new("CA two")? };
@@ -471,13 +473,14 @@ async fn a_renewed_certificate_registers_itself_where_the_policy_says_so() -> Re
     let thief = line.issue(400)?.stolen_by(&Identity::new("thief")?);
     assert!(topology(&cluster.nodes[0].caller(Some(&thief))?).await.is_err());
 
-    // Deleted is deleted: the key does not come back, though its sibling is in force.
+    // Deleted is deleted: what followed it goes along, and the key does not come back.
     admin.revoke(&first.thumbprint()).await?;
     for (at, days) in [(0, 500), (1, 600), (2, 700)] {
         let caller = cluster.nodes[at].caller(Some(&line.issue(days)?))?;
         assert_eq!(reason(&topology(&caller).await.unwrap_err()), "CERTIFICATE_UNKNOWN");
     }
-    renewed.get("sales", "planted").await?;
+    let gone = renewed.get("sales", "planted").await.unwrap_err();
+    assert_eq!(reason(&gone), "CERTIFICATE_UNKNOWN");
     cluster.same_state().await?;
     cluster.finish().await
 }

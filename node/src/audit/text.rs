@@ -12,7 +12,13 @@ use crate::limits;
 /// backslash become `\u{…}`. Of a text that is cut, the digest tells it from others with the same beginning.
 #[must_use]
 pub fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len().min(limits::AUDIT_TEXT_CHARS_MAX));
+    escaped_within(text, limits::AUDIT_TEXT_CHARS_MAX)
+}
+
+/// [`escaped`], cut to `chars_max` characters.
+#[must_use]
+pub fn escaped_within(text: &str, chars_max: usize) -> String {
+    let mut escaped = String::with_capacity(text.len().min(chars_max));
     let mut chars = 0;
     for c in text.chars() {
         let before = escaped.len();
@@ -22,7 +28,7 @@ pub fn escaped(text: &str) -> String {
             let _ = write!(escaped, "\\u{{{:x}}}", u32::from(c)); // Writing to a string cannot fail.
         }
         chars += escaped[before..].chars().count();
-        if chars > limits::AUDIT_TEXT_CHARS_MAX {
+        if chars > chars_max {
             escaped.truncate(before);
             let digest = Sha256::digest(text);
             let _ = write!(escaped, "… ({} bytes, {})", text.len(), hex::encode(&digest[..8]));

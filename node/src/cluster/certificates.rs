@@ -167,8 +167,14 @@ impl Applying<'_, '_> {
         let (named, target) = self.target(actor, &delete.thumbprint)?;
         decide(actor, Action::Delete, &target)?;
         is_primary(&named)?;
+        self.nothing_declared(&named)?;
         self.forget_certificate(&named.primary)?;
         Ok(done())
+    }
+
+    /// No certificate of an entry that is to go is declared as a well-known admin.
+    pub(super) fn nothing_declared(&self, named: &Certificate) -> Result<(), Refusal> {
+        self.registry.entry(named).try_for_each(|it| self.not_declared(it))
     }
 
     pub(super) fn record(

@@ -39,12 +39,19 @@ impl Applying<'_, '_> {
         is_primary(registered)?;
         confirmed(&target, put.confirm_self_demotion)?;
         for (field, parsed) in collection.all() {
+            self.not_well_known(&parsed.thumbprint)?;
             let here = self.registry.certificate_details(&parsed.thumbprint);
             if here.is_none_or(|here| here.primary != registered.primary) {
                 self.not_registered(&parsed.thumbprint, &field)?;
             }
         }
         self.keeps_the_callers(actor, collection, &target)?;
+        let kept: BTreeSet<_> = collection.all().map(|(_, parsed)| parsed.thumbprint).collect();
+        for gone in self.registry.entry(registered) {
+            if !kept.contains(&gone.registration.thumbprint) {
+                self.not_declared(gone)?;
+            }
+        }
         let old = self.record(&registered.primary)?;
         let record = CertificateRecord {
             grants: self.resolve(&put.grants)?,

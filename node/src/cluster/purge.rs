@@ -77,6 +77,9 @@ impl Applying<'_, '_> {
 
     /// Whether anything goes: not where the primary alone has expired and a secondary is in force.
     fn may_go(&self, primary: &Certificate, expired: usize) -> bool {
+        if self.nothing_declared(primary).is_err() {
+            return false;
+        }
         let all = 1 + primary.entry.secondaries.len();
         expired == all || expired > usize::from(self.entry.at > primary.registration.not_after)
     }

@@ -246,6 +246,12 @@ impl Registry {
         self.trust.well_known.contains_key(thumbprint) && self.certificate(thumbprint).is_none()
     }
 
+    /// Whether members declare a thumbprint, registered or not.
+    #[must_use]
+    pub fn is_declared(&self, thumbprint: &Thumbprint) -> bool {
+        self.trust.well_known.contains_key(thumbprint)
+    }
+
     /// What a node declares.
     #[must_use]
     pub fn declared_by(&self, node: NodeId) -> &[Thumbprint] {

@@ -18,7 +18,7 @@ use super::{
     types::{Member, Raft},
 };
 use crate::{
-    authz::{self, Author, DatabaseOperation, Denied, DeniedReason, ServerOperation},
+    authz::{self, Author, DatabaseOperation, DeniedReason, ServerOperation},
     cluster, database, limits,
     names::{DatabaseId, GroupId, NodeId, Thumbprint},
 };
@@ -240,7 +240,7 @@ impl Consensus {
         match request.call.ok_or_else(malformed)? {
             forward_request::Call::Propose(mut proposal) => {
                 proposal.origin_node_id = from.0;
-                decide_proposal(&fresh, &author, &proposal)?.map_err(|()| malformed())?;
+                decide_proposal(&fresh, from, &author, &proposal)?.map_err(|()| malformed())?;
                 enabled(&fresh, GroupId(proposal.group))?;
                 let applied =
                     self.propose_here(Author::Certificate(author), proposal, deadline).await?;
@@ -315,17 +315,26 @@ fn enabled(fresh: &Fresh, group: GroupId) -> Result<(), Error> {
 }
 
 /// Decides a forwarded proposal as if its author had called here.
+///
+/// **Invariant:** what only members may write, a member writes in its own name: `from` sent it, and nobody else's node
+/// certificate may stand under it.
 fn decide_proposal(
     fresh: &Fresh,
+    from: NodeId,
     author: &Thumbprint,
     proposal: &Proposal,
-) -> Result<Result<(), ()>, Denied> {
+) -> Result<Result<(), ()>, Error> {
     let caller = fresh.registry.caller(Some(*author));
     let revision = fresh.registry.revision;
     match &proposal.command {
         Some(proposal::Command::Cluster(command)) if proposal.group == GroupId::CLUSTER.0 => {
             let operation = cluster::operation(command);
             let _permit = authz::decide_server(caller, operation, fresh.at, revision)?;
+            let of_members = operation == ServerOperation::PeerCall;
+            if of_members && !fresh.registry.is_certificate_of(from, author) {
+                let why = "a node writes in the name of no other node";
+                return Err(Error::refused("NOT_A_MEMBER", why));
+            }
             Ok(Ok(()))
         }
         Some(proposal::Command::Database(command)) if proposal.group != GroupId::CLUSTER.0 => {

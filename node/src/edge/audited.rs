@@ -13,7 +13,8 @@ use crate::{
 
 impl Edge {
     /// Records an administrative action that is no command of the log. To be called before the action is done; where it
-    /// fails, the action must not be done.
+    /// fails, the action must not be done. Each call leaves a record, a retry under the same request id too: the action is
+    /// done each time.
     ///
     /// # Errors
     /// The record could not be written, or the caller may not do this any more.
@@ -24,26 +25,14 @@ impl Edge {
         target: &str,
         details: &str,
     ) -> Result<(), Status> {
-        self.audited_under(context, RequestId::random(), operation, target, details).await
-    }
-
-    /// [`Edge::audited`] under the client's request id: a call that is asked again is recorded once.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn audited_under(
-        &self,
-        context: &CallContext,
-        id: RequestId,
-        operation: ServerOperation,
-        target: &str,
-        details: &str,
-    ) -> Result<(), Status> {
         let revision = context.registry.revision;
         let decided = authz::decide_server(context.caller(), operation, context.at, revision);
         let permit = decided.map_err(|denied| self.denied(&denied, context, ""))?;
         let command = recorded(operation.name(), target, details, "");
-        let written = self.engine.propose_cluster(permit, id, command, context.deadline).await;
+        let written = self
+            .engine
+            .propose_cluster(permit, RequestId::random(), command, context.deadline)
+            .await;
         written.map(drop).map_err(convert::status)
     }
 

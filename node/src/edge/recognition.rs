@@ -4,15 +4,16 @@
 //! way around the registry: a well-known admin stands in what members declared in the log, and a renewed certificate
 //! is registered, by the log's own judgement, before the call goes on.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::Mutex;
 use rookery_proto::log::v1::{ClusterCommand, RenewCertificate, cluster_command::Command};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::{
     authz::{Denied, Registration},
-    certificates::{self, Usage},
+    certificates::{self, KeyDigest, Usage},
     cluster::{Registry, Renewal, renewable},
     edge::{
         Edge, convert,
@@ -28,11 +29,30 @@ use crate::{
 pub struct Recognition {
     pub(super) uses: Uses,
     renewals: Semaphore,
+    /// The minute in which a renewal of a key was last asked for: whoever holds a key can make certificates of it
+    /// without end, and each would be an entry of the log.
+    asked: Mutex<BTreeMap<KeyDigest, i64>>,
 }
 
 impl Default for Recognition {
     fn default() -> Self {
-        Self { uses: Uses::default(), renewals: Semaphore::new(limits::RENEWALS_AT_ONCE_MAX) }
+        Self {
+            uses: Uses::default(),
+            renewals: Semaphore::new(limits::RENEWALS_AT_ONCE_MAX),
+            asked: Mutex::default(),
+        }
+    }
+}
+
+impl Recognition {
+    /// Whether a renewal of this key may be asked for in this minute; it is, from now on.
+    fn may_ask(&self, key: KeyDigest, minute: i64) -> bool {
+        let mut asked = self.asked.lock();
+        if asked.len() >= limits::RENEWAL_KEYS_REMEMBERED_MAX {
+            asked.retain(|_, last| *last == minute);
+        }
+        let full = asked.len() >= limits::RENEWAL_KEYS_REMEMBERED_MAX;
+        !full && asked.insert(key, minute) != Some(minute)
     }
 }
 
@@ -60,6 +80,9 @@ impl Edge {
             return Ok(context);
         };
         if certificates::check_registrable(&found.parsed, Usage::Client, context.at).is_err() {
+            return Ok(context);
+        }
+        if !self.recognition.may_ask(found.key, minute(context.at)) {
             return Ok(context);
         }
         let Ok(_place) = self.recognition.renewals.try_acquire() else { return Ok(context) };

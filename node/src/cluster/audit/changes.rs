@@ -16,7 +16,7 @@ use prost_reflect::{
 use rookery_proto::log::v1::{AuditChange, AuditDifference, AuditField, ClusterCommand};
 
 use crate::{
-    audit::text::escaped,
+    audit::text::{escaped, escaped_within},
     authz::{Access, Clearance},
     cluster::records,
     limits,
@@ -224,7 +224,8 @@ fn shown_difference(
         };
         let (before, after) = (elements(before), elements(after));
         let only = |of: &BTreeSet<String>, other: &BTreeSet<String>| {
-            escaped(&of.difference(other).cloned().collect::<Vec<_>>().join(", "))
+            let listed = of.difference(other).cloned().collect::<Vec<_>>().join(", ");
+            escaped_within(&listed, limits::AUDIT_LIST_CHARS_MAX)
         };
         return (only(&before, &after), only(&after, &before));
     }

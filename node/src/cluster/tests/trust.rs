@@ -288,7 +288,7 @@ fn renewal_is_off_until_the_policy_says_otherwise() {
     let sibling = registry.certificate(&Thumbprint::of(&line.until(2040))).unwrap();
     assert_eq!(renewed.registration.grants, sibling.grants);
     assert_eq!((renewed.registration.name.as_str(), sibling.name.as_str()), ("machine", "machine"));
-    assert_eq!(renewed.entry.created_by, Some(thumb("n1")));
+    assert_eq!(renewed.primary, sibling.thumbprint, "it belongs to the entry it follows");
     assert_eq!(&*renewed.registration.der, new.as_slice());
     assert!(renewed.registration.not_after > sibling.not_after);
     replica.no(Cert("n2"), renew(&new), "RENEWAL_REFUSED", "");
@@ -435,25 +435,67 @@ fn to_clear_away_an_expired_certificate_that_was_followed_leaves_its_key_alone()
 }
 
 #[test]
+fn a_renewed_certificate_shares_whatever_is_done_to_its_entry() {
+    let mut replica = Replica::populated();
+    replica.ok(Cert("root"), set(policy(SAME_KEY, false)));
+    let line = Lineage::new("CA");
+    let [old, new] = [line.until(2040), line.until(2050)];
+    replica.ok(Cert("op"), put_der(&old, USER, &[("sales", 2)]));
+    replica.ok(Cert("n1"), renew(&new));
+    let at = |replica: &Replica, der: &[u8]| {
+        replica.registry().certificate(&Thumbprint::of(der)).map(|it| it.grants.len())
+    };
+    assert_eq!((at(&replica, &old), at(&replica, &new)), (Some(1), Some(1)));
+    let narrow = EditCertificate {
+        thumbprint: Thumbprint::of(&old).as_bytes().to_vec(),
+        set_grants: true,
+        ..EditCertificate::default()
+    };
+    replica.ok(Cert("op"), Command::EditCertificate(narrow));
+    assert_eq!((at(&replica, &old), at(&replica, &new)), (Some(0), Some(0)));
+    replica.ok(Cert("op"), delete_der(&old));
+    assert_eq!((at(&replica, &old), at(&replica, &new)), (None, None));
+}
+
+/// Anybody may upload anybody's public key: that must take nothing from its holder.
+#[test]
+fn an_upload_with_somebody_elses_key_neither_deletes_nor_lowers_their_certificates() {
+    let mut replica = Replica::populated();
+    replica.ok(Cert("root"), set(policy(SAME_KEY, true)));
+    let line = Lineage::new("CA");
+    let admin = line.until(2040);
+    replica.ok(Cert("root"), put_der(&admin, ADMIN, &[]));
+    for year in 2090..=2095 {
+        replica.ok(Cert("op"), put_der(&line.until(year), USER, &[]));
+    }
+    replica.no(Cert("n1"), renew(&line.until(2050)), "RENEWAL_REFUSED", "");
+    let registry = replica.registry();
+    let kept = registry.certificate(&Thumbprint::of(&admin)).unwrap();
+    assert_eq!(kept.clearance, crate::authz::Clearance::ClusterAdmin);
+}
+
+#[test]
 fn five_certificates_of_a_key_are_kept_those_that_expire_last() {
     let mut replica = Replica::populated();
     replica.ok(Cert("root"), set(policy(SAME_KEY, false)));
     let line = Lineage::new("CA");
     replica.ok(Cert("op"), put_der(&line.until(2040), USER, &[]));
-    for year in 2041..=2044 {
+    for year in 2041..=2045 {
         replica.ok(Cert("n1"), renew(&line.until(year)));
     }
     let registered = |replica: &Replica, year| {
         replica.registry().certificate(&Thumbprint::of(&line.until(year))).is_some()
     };
-    assert!((2040..=2044).all(|year| registered(&replica, year)));
+    assert!((2040..=2045).all(|year| registered(&replica, year)));
     replica.no(Cert("n1"), renew(&line.until(2039)), "RENEWAL_REFUSED", "");
     let before = replica.registry();
-    replica.ok(Cert("n1"), renew(&line.until(2045)));
-    assert!(!registered(&replica, 2040) && (2041..=2045).all(|year| registered(&replica, year)));
-    assert_eq!(lost_rights(&before, &replica.registry()), [Thumbprint::of(&line.until(2040))]);
-    // To make room is no deletion by an administrator.
     replica.ok(Cert("n1"), renew(&line.until(2046)));
+    // What an administrator registered stays, however early it expires.
+    assert!(registered(&replica, 2040) && !registered(&replica, 2041));
+    assert!((2042..=2046).all(|year| registered(&replica, year)));
+    assert_eq!(lost_rights(&before, &replica.registry()), [Thumbprint::of(&line.until(2041))]);
+    // To make room is no deletion by an administrator.
+    replica.ok(Cert("n1"), renew(&line.until(2047)));
 }
 
 #[test]

@@ -32,6 +32,7 @@ impl Applying<'_, '_> {
         let guarded = target.is_last_cluster_admin && !delete.force;
         decide(author, Action::Delete, &Target { is_last_cluster_admin: guarded, ..target })?;
         is_primary(&named)?;
+        self.nothing_declared(&named)?;
         self.forget_certificate(&named.primary)?;
         Ok(done())
     }

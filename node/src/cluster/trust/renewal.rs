@@ -4,9 +4,11 @@
 //! unknown certificate ─► policy? ─► dates? ─► tombstone? ─► sibling: same key, same issuer, in force ─► its clearance?
 //! ```
 //!
-//! The node whose handshake proved the key asks; the policy of the cluster is what allows it. The new certificate gets
-//! everything that the sibling has, its second factor too, but no session of it. Of one key at most [`limits::RENEWALS_PER_KEY_MAX`] certificates
-//! of one issuer are kept: those that expire last.
+//! The node whose handshake proved the key asks; the policy of the cluster is what allows it. The new certificate becomes
+//! a secondary of its sibling's entry, so whatever is done to that entry, before or after, is done to it too: rights,
+//! second factor, disabling, deletion. An entry keeps [`limits::RENEWALS_PER_KEY_MAX`] secondaries of one key: those
+//! that expire last. No other entry is touched: who uploads a certificate with somebody else's public key gets that
+//! key's renewals refused, and nothing more.
 //!
 //! **Invariant:** who deletes or disables a certificate has done with its key: no certificate of it comes back unless
 //! an administrator registers it. Only an expired one that was already followed by another leaves its key alone.
@@ -14,8 +16,7 @@
 use std::sync::Arc;
 
 use rookery_proto::log::v1::{
-    CertificateRecord, Refusal, RenewCertificate, SecondFactorRecord, TombstoneRecord,
-    cluster_outcome,
+    CertificateRecord, Refusal, RenewCertificate, SecondaryRecord, TombstoneRecord, cluster_outcome,
 };
 
 use super::{Renewal, hands_on};
@@ -35,7 +36,10 @@ pub struct Renewable {
     pub parsed: Parsed,
     /// Whose rights it gets.
     pub sibling: Arc<Certificate>,
-    key: KeyDigest,
+    /// The digest of the key of both.
+    pub key: KeyDigest,
+    /// Leaves the entry to make room for it.
+    leaves: Option<Thumbprint>,
 }
 
 fn refused(why: &str) -> Refusal {
@@ -62,20 +66,54 @@ pub fn renewable(registry: &Registry, der: &[u8], at: Timestamp) -> Result<Renew
     if registry.trust.tombstones.contains(&key) {
         return Err(refused("a certificate of this key was deleted or disabled"));
     }
-    let sibling = registry
-        .siblings(&key, der)
-        .filter(|it| hands_on(&it.registration, at))
+    let heirs: Vec<_> =
+        registry.siblings(&key, der).filter(|it| hands_on(&it.registration, at)).collect();
+    let sibling = heirs
+        .iter()
+        .copied()
         .max_by_key(|sibling| (sibling.registration.not_after, sibling.registration.thumbprint));
     let sibling = sibling.ok_or_else(|| {
         refused("no certificate of this key and issuer is registered and in force")
     })?;
+    if heirs.iter().any(|other| other.primary != sibling.primary) {
+        return Err(refused("several entries hold certificates of this key and issuer"));
+    }
     match sibling.registration.clearance {
         Clearance::User | Clearance::Operator => {}
         Clearance::ClusterAdmin if policy.renewal_for_cluster_admin => {}
         Clearance::ClusterAdmin => return Err(refused("the policy does not renew Cluster Admins")),
         Clearance::ClusterNode => return Err(refused("Cluster Nodes are never renewed")),
     }
-    Ok(Renewable { parsed, sibling: Arc::clone(sibling), key })
+    let leaves = room(registry, sibling, &parsed, &key)?;
+    Ok(Renewable { parsed, sibling: Arc::clone(sibling), key, leaves })
+}
+
+/// Which secondary of the sibling's entry makes room for one more of this key: none, or the one that expires first.
+fn room(
+    registry: &Registry,
+    sibling: &Certificate,
+    parsed: &Parsed,
+    key: &KeyDigest,
+) -> Result<Option<Thumbprint>, Refusal> {
+    let of_key = registry.entry(sibling).filter(|it| it.is_secondary() && it.key == *key);
+    let mut kept: Vec<(Timestamp, Thumbprint)> =
+        of_key.map(|it| (it.registration.not_after, it.registration.thumbprint)).collect();
+    kept.sort_unstable();
+    let leaves = match kept.first() {
+        Some((not_after, first)) if kept.len() >= limits::RENEWALS_PER_KEY_MAX => {
+            if parsed.not_after <= *not_after {
+                let why = "enough certificates of this key that expire later are registered";
+                return Err(refused(why));
+            }
+            Some(*first)
+        }
+        Some(_) | None => None,
+    };
+    let others = sibling.entry.secondaries.len();
+    if leaves.is_none() && 1 + others >= limits::ENTRY_CERTIFICATES_MAX {
+        return Err(refused("the entry has as many certificates as one may have"));
+    }
+    Ok(leaves)
 }
 
 impl Registry {
@@ -94,64 +132,34 @@ impl Registry {
 
 impl Applying<'_, '_> {
     pub(in crate::cluster) fn renew(&mut self, renew: &RenewCertificate) -> Outcome {
-        let Renewable { parsed, sibling, key } =
+        let Renewable { parsed, sibling, key, leaves } =
             renewable(self.registry, &renew.der, self.entry.at)?;
-        let excess = self.excess(&parsed, &key, &renew.der)?;
-        let second_factor = self.registry.second_factor(&sibling.primary).cloned();
-        self.renews = true;
-        for thumbprint in excess {
-            self.forget_certificate(&thumbprint)?;
+        let mut record: CertificateRecord =
+            records::require(self.state, sibling.primary.as_bytes())?;
+        if let Some(leaves) = leaves {
+            record.secondaries.retain(|it| it.thumbprint != leaves.as_bytes());
         }
-        let old: CertificateRecord = records::require(self.state, sibling.primary.as_bytes())?;
-        // All that was decided about the sibling holds for the new one; only what is the certificate's own is new.
-        let record = CertificateRecord {
+        record.secondaries.push(SecondaryRecord {
             thumbprint: parsed.thumbprint.as_bytes().to_vec(),
             der: renew.der.clone(),
             not_before_unix_ms: parsed.not_before.0,
             not_after_unix_ms: parsed.not_after.0,
-            created_unix_ms: self.entry.at.0,
-            created_by: self.author(),
-            revision: self.entry.index,
             key_digest: key.as_bytes().to_vec(),
-            generated: false,
-            secondaries: Vec::new(),
-            ..old
-        };
+        });
+        record.revision = self.entry.index;
+        self.renews = true;
         self.store_certificate(record.clone())?;
-        if let Some(followed) = second_factor.filter(|it| it.confirmed) {
-            // Sealed for the first of them, as `sealed_for` keeps saying; what was used of it stays used.
-            self.store_second_factor(SecondFactorRecord {
-                thumbprint: record.thumbprint.clone(),
-                session: None,
-                ..SecondFactorRecord::clone(&followed)
-            })?;
-        }
         Ok(cluster_outcome::Outcome::Certificate(record))
     }
 
-    /// The certificates that make room for a new one: of its key and issuer, those that expire first.
-    fn excess(
-        &self,
-        parsed: &Parsed,
-        key: &KeyDigest,
-        der: &[u8],
-    ) -> Result<Vec<Thumbprint>, Refusal> {
-        let mut kept: Vec<(Timestamp, Thumbprint)> = self
-            .registry
-            .siblings(key, der)
-            // An entry of several certificates goes as a whole or not at all.
-            .filter(|it| !it.is_secondary() && it.entry.secondaries.is_empty())
-            .map(|it| (it.registration.not_after, it.registration.thumbprint))
-            .collect();
-        kept.sort_unstable();
-        let excess = (kept.len() + 1).saturating_sub(limits::RENEWALS_PER_KEY_MAX);
-        let first = kept.first().filter(|_| excess > 0);
-        if first.is_some_and(|(not_after, _)| parsed.not_after <= *not_after) {
-            return Err(refused(
-                "enough certificates of this key that expire later are registered",
-            ));
+    /// What was declared as a well-known admin would be one again without its registration, so that stays.
+    pub(in crate::cluster) fn not_declared(&self, gone: &Certificate) -> Result<(), Refusal> {
+        if !self.registry.is_declared(&gone.registration.thumbprint) {
+            return Ok(());
         }
-        Ok(kept.into_iter().take(excess).map(|(_, thumbprint)| thumbprint).collect())
+        let message = "nodes declare this certificate as a well-known admin, and without its registration it would be \
+                       a Cluster Admin: take it out of their configuration first, or disable it here";
+        Err(refusal("WELL_KNOWN", message))
     }
 
     /// A disabled certificate's key does not come back.
@@ -173,7 +181,7 @@ impl Applying<'_, '_> {
         thumbprint: &Thumbprint,
     ) -> Result<(), Error> {
         for deleted in self.whole_entry(thumbprint) {
-            if !self.renews && !self.is_followed(&deleted) {
+            if !self.is_followed(&deleted) {
                 self.bury(&deleted)?;
             }
         }
@@ -193,7 +201,7 @@ impl Applying<'_, '_> {
             if stays {
                 continue;
             }
-            if !self.is_followed(&stored) {
+            if !self.renews && !self.is_followed(&stored) {
                 self.bury(&stored)?;
             }
             self.forget_use(&thumbprint)?;
