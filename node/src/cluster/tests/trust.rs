@@ -176,7 +176,7 @@ fn a_registered_certificate_decides_over_a_declaration() {
 fn a_record_in_the_registry_stands_before_a_declaration_whatever_it_says() {
     let disable = |name| (Cert("root"), switch(name, true));
     type Steps<'a> = Vec<(By, Command)>;
-    let rows: [(&str, &str, Steps<'_>, Option<&str>); 7] = [
+    let rows: [(&str, &str, Steps<'_>, Option<&str>); 6] = [
         ("not registered", "x", vec![], None),
         ("a User", "alice", vec![], Some("CLEARANCE_TOO_LOW")),
         ("a Cluster Admin", "root2", vec![], None),
@@ -188,7 +188,6 @@ fn a_record_in_the_registry_stands_before_a_declaration_whatever_it_says() {
             vec![(Cert("root"), put("expired", ADMIN, &[]))],
             Some("CERTIFICATE_EXPIRED"),
         ),
-        ("deleted", "alice", vec![(Cert("root"), delete("alice"))], None),
     ];
     for (what, name, steps, expected) in rows {
         // The order does not matter: the record comes first, or the declaration does.
@@ -213,6 +212,27 @@ fn a_record_in_the_registry_stands_before_a_declaration_whatever_it_says() {
             assert_eq!(registry.is_well_known(&thumb(name)), !registered, "{what}");
         }
     }
+}
+
+/// To delete such a record would make its holder a Cluster Admin, and to take over the thumbprint would end one.
+#[test]
+fn a_declared_thumbprint_is_neither_deleted_nor_taken_over() {
+    let mut replica = Replica::populated();
+    replica.ok(Cert("n1"), declare(1, &["alice", "x"]));
+    replica.no(Cert("op"), delete("alice"), "WELL_KNOWN", "");
+    replica.no(Cert("root"), delete("alice"), "WELL_KNOWN", "");
+    let Command::PutCertificate(bob) = put("bob", USER, &[]) else { unreachable!() };
+    let secondaries = vec![der("x")];
+    let over = PutCertificate { overwrite: true, secondaries: secondaries.clone(), ..bob.clone() };
+    replica.no(Cert("op"), Command::PutCertificate(over), "WELL_KNOWN", "thumbprint");
+    let new = PutCertificate { der: der("carol"), secondaries, ..bob };
+    replica.no(Cert("op"), Command::PutCertificate(new), "WELL_KNOWN", "thumbprint");
+    assert!(replica.registry().is_well_known(&thumb("x")));
+    // Disabled it stays, and is nobody; once no node declares it, it may go.
+    replica.ok(Cert("root"), switch("alice", true));
+    replica.ok(Cert("n1"), declare(1, &["x"]));
+    replica.ok(Cert("op"), delete("alice"));
+    assert_eq!(replica.registry().identity(&thumb("alice")), None);
 }
 
 #[test]
