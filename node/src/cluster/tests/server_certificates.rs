@@ -223,12 +223,16 @@ fn in_the_last_three_days_nobody_is_waited_for() {
 #[test]
 fn the_last_days_are_those_of_members_and_of_the_certificates_they_present() {
     let at = new_year(2030) - 24 * 3600 * 1000;
-    let rows: [(&str, &[(By, cluster_command::Command)], Phase); 3] = [
-        ("a member's certificate ends tomorrow", &[], Phase::Swapping),
-        ("it is removed", &[(Cert("root"), remove(4))], Phase::Installing),
-        ("it presents another one by now", &[(Cert("early"), retire(4, "x"))], Phase::Installing),
+    let rows = [
+        ("a member's certificate ends tomorrow", None, Phase::Swapping),
+        ("it is removed", Some((Cert("root"), remove(4))), Phase::Installing),
+        (
+            "it presents another one by now",
+            Some((Cert("early"), retire(4, "x"))),
+            Phase::Installing,
+        ),
     ];
-    for (what, steps, expected) in rows {
+    for (what, step, expected) in rows {
         let mut replica = Replica::populated();
         replica.ok(Cert("root"), token("t", 60_000));
         let join = join_inner("t", "n4", "early");
@@ -242,8 +246,8 @@ fn the_last_days_are_those_of_members_and_of_the_certificates_they_present() {
         });
         replica.ok(Cert("root"), begin(start));
         replica.ok(Cert("n1"), installed(1, 1));
-        for (by, step) in steps {
-            replica.ok(*by, step.clone());
+        if let Some((by, step)) = step {
+            replica.ok(by, step);
         }
         replica.ok_at(Cert("n1"), at, activate(1));
         assert_eq!(phase(&replica), expected, "{what}");
