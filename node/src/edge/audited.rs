@@ -25,10 +25,29 @@ impl Edge {
         target: &str,
         details: &str,
     ) -> Result<(), Status> {
+        self.audited_as(context, None, operation, target, details).await
+    }
+
+    /// [`Edge::audited`] for an action with a request id, under which the record can be found.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn audited_as(
+        &self,
+        context: &CallContext,
+        request_id: Option<RequestId>,
+        operation: ServerOperation,
+        target: &str,
+        details: &str,
+    ) -> Result<(), Status> {
         let revision = context.registry.revision;
         let decided = authz::decide_server(context.caller(), operation, context.at, revision);
         let permit = decided.map_err(|denied| self.denied(&denied, context, ""))?;
-        let command = recorded(operation.name(), target, details, "");
+        let action = RecordAction {
+            request_id: request_id.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
+            ..recorded(operation.name(), target, details, "")
+        };
+        let command = ClusterCommand { command: Some(Command::RecordAction(action)) };
         let written = self
             .engine
             .propose_cluster(permit, RequestId::random(), command, context.deadline)
@@ -48,7 +67,8 @@ impl Edge {
         target: &str,
         details: &str,
     ) -> Result<(), Status> {
-        let command = recorded(operation, target, details, on_behalf_of);
+        let action = recorded(operation, target, details, on_behalf_of);
+        let command = ClusterCommand { command: Some(Command::RecordAction(action)) };
         let deadline = tokio::time::Instant::now() + limits::DEADLINE_DEFAULT;
         let written = self.engine.propose_as_member(command, deadline).await;
         written.map(drop).map_err(convert::status)
@@ -70,14 +90,13 @@ impl Edge {
     }
 }
 
-fn recorded(operation: &str, target: &str, details: &str, on_behalf_of: &str) -> ClusterCommand {
+fn recorded(operation: &str, target: &str, details: &str, on_behalf_of: &str) -> RecordAction {
     let cut = |text: &str| -> String { text.chars().take(limits::AUDIT_TEXT_CHARS_MAX).collect() };
-    ClusterCommand {
-        command: Some(Command::RecordAction(RecordAction {
-            operation: operation.to_owned(),
-            target: cut(target),
-            details: cut(details),
-            on_behalf_of: cut(on_behalf_of),
-        })),
+    RecordAction {
+        operation: operation.to_owned(),
+        target: cut(target),
+        details: cut(details),
+        on_behalf_of: cut(on_behalf_of),
+        request_id: Vec::new(),
     }
 }

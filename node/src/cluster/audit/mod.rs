@@ -172,6 +172,9 @@ fn of_action(record: &mut AuditRecord, action: &RecordAction) {
     record.target = escaped(&action.target);
     record.details = escaped(&action.details);
     record.asked.clear();
+    if action.request_id.len() == 16 {
+        record.request_id.clone_from(&action.request_id);
+    }
     if !action.on_behalf_of.is_empty() {
         let value = escaped(&action.on_behalf_of);
         record.asked.push(AuditField { name: "on_behalf_of".to_owned(), value });

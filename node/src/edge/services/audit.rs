@@ -151,10 +151,10 @@ impl AuditService for Audit {
     ) -> Result<Response<Self::ExportStream>, Status> {
         let operation = ServerOperation::ExportAudit;
         let (permit, context) = self.edge.authorize_server(&request, operation).await?;
-        request_id(&request.get_ref().request_id)?;
+        let id = request_id(&request.get_ref().request_id)?;
         let walk = self.walks.clone().try_acquire_owned();
         let walk = walk.map_err(|_| busy("walks along the audit log"))?;
-        self.edge.audited(&context, operation, "audit log", "").await?;
+        self.edge.audited_as(&context, Some(id), operation, "audit log", "").await?;
         let view = self.edge.engine.audit(permit, context.deadline).await;
         let view = view.map_err(convert::status)?;
         let own = self.edge.node.identity.load();

@@ -166,9 +166,9 @@ impl ClusterService for Cluster {
         let operation = ServerOperation::PromoteNode;
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
         let asked = request.into_inner();
-        request_id(&asked.request_id)?; // Asking twice is asking once: the membership is a set.
+        let id = request_id(&asked.request_id)?; // Asking twice is asking once: the membership is a set.
         let node = member(asked.node_id, &context)?;
-        self.0.audited(&context, operation, &format!("node {node}"), "").await?;
+        self.0.audited_as(&context, Some(id), operation, &format!("node {node}"), "").await?;
         let promoted = self.0.engine.promote(permit, node, context.deadline).await;
         self.told(promoted, GroupId::CLUSTER).await?;
         Ok(Response::new(PromoteNodeResponse {}))
@@ -181,9 +181,9 @@ impl ClusterService for Cluster {
         let operation = ServerOperation::DemoteNode;
         let (permit, context) = self.0.authorize_server(&request, operation).await?;
         let asked = request.into_inner();
-        request_id(&asked.request_id)?; // As above.
+        let id = request_id(&asked.request_id)?; // As above.
         let node = member(asked.node_id, &context)?;
-        self.0.audited(&context, operation, &format!("node {node}"), "").await?;
+        self.0.audited_as(&context, Some(id), operation, &format!("node {node}"), "").await?;
         let demoted = self.0.engine.demote(permit, node, context.deadline).await;
         self.told(demoted, GroupId::CLUSTER).await?;
         Ok(Response::new(DemoteNodeResponse {}))
