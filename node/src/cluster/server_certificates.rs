@@ -222,6 +222,28 @@ impl Applying<'_, '_> {
         }
     }
 
+    /// The names of the other members, and by which certificates they are known once `leaving` is no member any more:
+    /// its removal may be what ends a replacement, and with it the old certificates.
+    pub(super) fn known_without(&self, leaving: NodeId) -> Vec<(String, Vec<Vec<u8>>)> {
+        let running = self.registry.replacement().filter(|it| it.phase() == Phase::Swapping);
+        let ending = running.filter(|running| {
+            let mut others = waited_for(self.registry, running).filter(|it| it.node_id != leaving.0);
+            others.all(|node| node.swapped_unix_ms != 0)
+        });
+        let known = |node: &NodeRecord| {
+            let nodes = ending.map(|ending| ending.nodes.as_slice()).unwrap_or_default();
+            match nodes.iter().find(|it| it.node_id == node.id) {
+                Some(new) => vec![new.thumbprint.clone()],
+                None => std::iter::once(&node.thumbprint)
+                    .chain(&node.other_thumbprints)
+                    .cloned()
+                    .collect(),
+            }
+        };
+        let others = self.registry.nodes().filter(|node| node.id != leaving.0);
+        others.map(|node| (node.name.clone(), known(node))).collect()
+    }
+
     /// Takes the next steps, if their conditions hold at this position of the log, and stores the replacement.
     fn go_on(&mut self, mut replacement: CertificateReplacement) -> Outcome {
         if let Some(reason) = swap_reason(self.registry, &replacement, self.entry.at) {
@@ -275,6 +297,12 @@ impl Applying<'_, '_> {
         }
         if registered.is_some_and(|it| it.disabled) {
             let message = "this certificate was disabled";
+            return Err(refusal_at("ALREADY_EXISTS", "certificate", message));
+        }
+        self.not_well_known(&parsed.thumbprint)?;
+        let details = self.registry.certificate_details(&parsed.thumbprint);
+        if details.is_some_and(|it| it.is_secondary() || !it.entry.secondaries.is_empty()) {
+            let message = "it stands in an entry of several certificates; delete that entry first";
             return Err(refusal_at("ALREADY_EXISTS", "certificate", message));
         }
         let known = self.registry.node(id).map_or(0, |node| node.other_thumbprints.len());
