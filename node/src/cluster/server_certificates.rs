@@ -118,6 +118,8 @@ impl Applying<'_, '_> {
                 continue;
             };
             node.thumbprint = parsed.thumbprint.as_bytes().to_vec();
+            node.known_before =
+                self.registry.is_certificate_of(NodeId(node.node_id), &parsed.thumbprint);
             let record = records::require(self.state, &node.node_id.to_be_bytes())?;
             self.trust(record, leaf, parsed)?;
         }
@@ -227,7 +229,8 @@ impl Applying<'_, '_> {
     pub(super) fn known_without(&self, leaving: NodeId) -> Vec<(String, Vec<Vec<u8>>)> {
         let running = self.registry.replacement().filter(|it| it.phase() == Phase::Swapping);
         let ending = running.filter(|running| {
-            let mut others = waited_for(self.registry, running).filter(|it| it.node_id != leaving.0);
+            let mut others =
+                waited_for(self.registry, running).filter(|it| it.node_id != leaving.0);
             others.all(|node| node.swapped_unix_ms != 0)
         });
         let known = |node: &NodeRecord| {
@@ -380,9 +383,10 @@ impl Applying<'_, '_> {
         Ok(kept)
     }
 
-    /// Takes the new certificate of an aborted replacement from a node again, unless it is the one in force.
+    /// Takes the new certificate of an aborted replacement from a node again, unless it is the one in force or was the
+    /// node's before.
     fn distrust(&mut self, node: &ReplacementNode) -> Result<(), Stop> {
-        if self.registry.node(NodeId(node.node_id)).is_none() {
+        if node.known_before || self.registry.node(NodeId(node.node_id)).is_none() {
             return Ok(());
         }
         let mut record: NodeRecord = records::require(self.state, &node.node_id.to_be_bytes())?;

@@ -130,10 +130,8 @@ fn removed_nodes_are_not_waited_for_and_a_shared_certificate_stays_the_others() 
 #[test]
 fn a_node_with_a_shared_certificate_leaves_when_the_others_have_their_own() {
     const SHARED: &str = "NODE_CERTIFICATE_SHARED";
-    let immediately = |number, names| StartCertificateReplacement {
-        immediately: true,
-        ..start(number, names)
-    };
+    let immediately =
+        |number, names| StartCertificateReplacement { immediately: true, ..start(number, names) };
     let mut replica = Replica::populated();
     replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new1"])));
     replica.no(Cert("root"), remove(3), SHARED, "node_id");
@@ -309,6 +307,29 @@ fn the_last_days_are_those_of_members_and_of_the_certificates_they_present() {
         replica.ok_at(Cert("n1"), at, activate(1));
         assert_eq!(phase(&replica), expected, "{what}");
     }
+}
+
+#[test]
+fn an_abort_takes_only_what_its_start_added() {
+    let mut replica = Replica::populated();
+    let renew = RenewNodeCertificate { node_id: 1, certificate: der("new1") };
+    replica.ok(Cert("n1"), cluster_command::Command::RenewNodeCertificate(renew));
+    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "n3"])));
+    // Node 1 presents it by now, before anybody was told to.
+    replica.ok(Cert("new1"), installed(1, 1));
+    replica.ok(Cert("root"), abort(1));
+    assert_eq!(known(&replica, 1), [thumb("n1"), thumb("new1")]);
+    assert_eq!(known(&replica, 2), [thumb("n2")]);
+    assert_eq!(known(&replica, 3), [thumb("n3")]);
+    // One that supersedes another and names the same certificate did not add it either.
+    replica.ok(Cert("root"), begin(start(2, ["n1", "n2", "new3"])));
+    let again = StartCertificateReplacement { supersede: true, ..start(3, ["n1", "n2", "new3"]) };
+    replica.ok(Cert("root"), begin(again));
+    replica.ok(Cert("root"), abort(3));
+    assert_eq!(known(&replica, 3), [thumb("n3"), thumb("new3")]);
+    replica.ok(Cert("n3"), retire(3, "n3"));
+    assert_eq!(known(&replica, 3), [thumb("n3")]);
+    replica.check_records();
 }
 
 #[test]
