@@ -91,10 +91,10 @@ pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Contents, Ref
 pub(super) fn read_with_key(
     bytes: &[u8],
     password: Option<&str>,
-) -> Result<(Vec<Vec<u8>>, Zeroizing<Vec<u8>>), Refused> {
+) -> Result<(Contents, Zeroizing<Vec<u8>>), Refused> {
     let wanted = Contents { key_wanted: true, ..Contents::default() };
-    let Opened { contents, password, rounds_total } = open(bytes, password, wanted)?;
-    let key = match contents.key {
+    let Opened { mut contents, password, rounds_total } = open(bytes, password, wanted)?;
+    let key = match contents.key.take() {
         None => return Err(Refused::Malformed(NO_KEY)),
         Some(Key::Plain(key)) => key,
         Some(Key::Shrouded(scheme, ciphertext)) => {
@@ -105,7 +105,7 @@ pub(super) fn read_with_key(
                 .ok_or(Refused::Pkcs12("its private key cannot be decrypted"))?
         }
     };
-    Ok((contents.certificates, key))
+    Ok((contents, key))
 }
 
 /// A file after all of its parts.

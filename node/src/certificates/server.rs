@@ -62,14 +62,14 @@ fn from_pem(content: &[u8]) -> Result<ServerIdentity, Refused> {
 }
 
 fn from_pkcs12(content: &[u8], password: &str) -> Result<ServerIdentity, Refused> {
-    let (certificates, key) = pkcs12::read_with_key(content, Some(password))?;
+    let (contents, key) = pkcs12::read_with_key(content, Some(password))?;
     let der = PrivateKeyDer::try_from(key.as_slice())
         .map_err(|_| Refused::Pkcs12("its private key is not PKCS#8"))?;
     let public = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der)
         .ok()
         .and_then(|key| key.public_key().map(|public| public.to_vec()))
         .ok_or(Refused::Pkcs12("its private key is of a kind that TLS has no use for"))?;
-    Ok(ServerIdentity { chain: chain_of(&public, certificates)?, key })
+    Ok(ServerIdentity { chain: chain_of(&public, contents.certificates)?, key })
 }
 
 /// The certificate of a public key, and its issuers among the others, one after the other; by name, as chains are built.

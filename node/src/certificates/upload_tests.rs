@@ -351,7 +351,7 @@ fn a_server_key_is_taken_within_bounds_and_alone() {
         }),
     ];
     for (words, keys, expected) in table {
-        let bags = [&[certificate.clone()], keys.as_slice()].concat();
+        let bags = [std::slice::from_ref(&certificate), keys.as_slice()].concat();
         let before = Instant::now();
         let got = server_identity(&pfx(&[part(&bags)], None), "p").err();
         assert_eq!(got, Some(expected), "{words}");

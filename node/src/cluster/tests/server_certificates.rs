@@ -282,7 +282,8 @@ fn in_the_last_three_days_nobody_is_waited_for() {
 #[test]
 fn the_last_days_are_those_of_members_and_of_the_certificates_they_present() {
     let at = new_year(2030) - 24 * 3600 * 1000;
-    let rows: [(&str, &[(By, cluster_command::Command)], Phase); 3] = [
+    type Steps<'a> = &'a [(By, cluster_command::Command)];
+    let rows: [(&str, Steps<'_>, Phase); 3] = [
         ("a member's certificate ends tomorrow", &[], Phase::Swapping),
         ("it is removed", &[(Cert("root"), remove(4))], Phase::Installing),
         ("it presents another one by now", &[(Cert("early"), retire(4, "x"))], Phase::Installing),
