@@ -8,7 +8,8 @@
 //! 1. The whole outside is read: parts, ciphers, rounds. What is too much is refused here.
 //! 2. The MAC is checked. A file without one proves nothing and is refused.
 //! 3. Encrypted parts are decrypted, into memory that is zeroized.
-//! 4. Certificates are taken out of the bags. Keys are seen, and never decrypted or copied.
+//! 4. Certificates are taken out of the bags. Keys are seen, and never decrypted or copied, except where a server's key is
+//!    asked for: one, whose rounds count with all others.
 //!
 //! A library that reads the whole file would derive a key for each of the thousands of key bags that an encrypted part
 //! may hide, with a million rounds each. DER only: a reader that takes BER too is another reader.
@@ -42,14 +43,31 @@ const SHA1: &[u8] = &[0x2b, 0x0e, 0x03, 0x02, 0x1a];
 /// What SHA-2 hashes begin with; the last byte says which.
 const SHA2: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
 
+const NO_KEY: &str = "the PKCS#12 file holds no private key with its certificate";
+
 /// What a file held.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     /// Certificates in DER, in the file's order; not looked at yet.
     pub certificates: Vec<Vec<u8>>,
-    /// Whether a private key was among them; it was neither decrypted nor copied.
+    /// Whether a private key was among them; it was not decrypted, and copied only where one is wanted.
     pub private_key: bool,
+    /// The one that is wanted.
+    key: Option<Key>,
+    key_wanted: bool,
     bags: usize,
+}
+
+/// A private key as it stands in its bag: PKCS#8, or that and how it is encrypted.
+enum Key {
+    Plain(Zeroizing<Vec<u8>>),
+    Shrouded(Scheme, Vec<u8>),
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key")
+    }
 }
 
 /// One part of the file.
@@ -63,14 +81,49 @@ enum Part<'a> {
 /// # Errors
 /// What is damaged, BER, too much in any direction, unsupported, without MAC, or under another password.
 pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Contents, Refused> {
+    open(bytes, password, Contents::default()).map(|opened| opened.contents)
+}
+
+/// Takes the certificates and the one private key (PKCS#8, wiped when dropped) out of a PKCS#12 file.
+///
+/// # Errors
+/// As [`read`]; and where there is no key, more than one, or one that does not open.
+pub(super) fn read_with_key(
+    bytes: &[u8],
+    password: Option<&str>,
+) -> Result<(Contents, Zeroizing<Vec<u8>>), Refused> {
+    let wanted = Contents { key_wanted: true, ..Contents::default() };
+    let Opened { mut contents, password, rounds_total } = open(bytes, password, wanted)?;
+    let key = match contents.key.take() {
+        None => return Err(Refused::Malformed(NO_KEY)),
+        Some(Key::Plain(key)) => key,
+        Some(Key::Shrouded(scheme, ciphertext)) => {
+            let rounds_total = rounds_total.saturating_add(scheme.cost());
+            within_bounds(u64::from(scheme.rounds()), rounds_total)?;
+            scheme
+                .decrypt(&password, &ciphertext)
+                .ok_or(Refused::Pkcs12("its private key cannot be decrypted"))?
+        }
+    };
+    Ok((contents, key))
+}
+
+/// A file after all of its parts.
+struct Opened {
+    contents: Contents,
+    password: Password,
+    /// All rounds of key derivation that it took.
+    rounds_total: u64,
+}
+
+fn open(bytes: &[u8], password: Option<&str>, mut contents: Contents) -> Result<Opened, Refused> {
     let password = password.filter(|text| !text.is_empty());
     // 1.
     let outside = Outside::read(bytes)?;
-    outside.affordable(password.is_some())?;
+    let rounds_total = outside.affordable(password.is_some())?;
     // 2.
     let password = outside.proven(password)?;
     // 3.
-    let mut contents = Contents::default();
     for part in &outside.parts {
         match part {
             Part::Plain(bags) => contents.take(bags)?,
@@ -82,7 +135,19 @@ pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Contents, Ref
             }
         }
     }
-    Ok(contents)
+    Ok(Opened { contents, password, rounds_total })
+}
+
+/// Holds the most rounds of one key, and those of all keys, against the bounds.
+fn within_bounds(most: u64, total: u64) -> Result<(), Refused> {
+    for (rounds, rounds_max) in
+        [(most, limits::PKCS12_ROUNDS_MAX), (total, limits::PKCS12_ROUNDS_TOTAL_MAX)]
+    {
+        if rounds > rounds_max {
+            return Err(Refused::Pkcs12Rounds { rounds, rounds_max });
+        }
+    }
+    Ok(())
 }
 
 /// All of a file that can be read without a password.
@@ -116,8 +181,8 @@ impl<'a> Outside<'a> {
         Ok(Self { authenticated, parts: parts(authenticated)?, mac })
     }
 
-    /// Holds all rounds against the bounds.
-    fn affordable(&self, password_given: bool) -> Result<(), Refused> {
+    /// Holds all rounds against the bounds; answers their sum.
+    fn affordable(&self, password_given: bool) -> Result<u64, Refused> {
         // Without a password there are two ways to write none.
         let mac = u64::from(self.mac.rounds) * if password_given { 1 } else { 2 };
         let mut most = u64::from(self.mac.rounds);
@@ -128,14 +193,8 @@ impl<'a> Outside<'a> {
                 total = total.saturating_add(scheme.cost());
             }
         }
-        for (rounds, rounds_max) in
-            [(most, limits::PKCS12_ROUNDS_MAX), (total, limits::PKCS12_ROUNDS_TOTAL_MAX)]
-        {
-            if rounds > rounds_max {
-                return Err(Refused::Pkcs12Rounds { rounds, rounds_max });
-            }
-        }
-        Ok(())
+        within_bounds(most, total)?;
+        Ok(total)
     }
 
     /// The password, once the MAC has proved it.
@@ -250,7 +309,16 @@ impl Contents {
             let mut value = bag.group(CONTEXT_0)?;
             match kind.strip_prefix(BAG) {
                 // Key, shrouded key.
-                Some([1 | 2]) => self.private_key = true,
+                Some([1 | 2]) if !self.key_wanted => self.private_key = true,
+                Some([1]) => {
+                    let key = Zeroizing::new(value.whole(SEQUENCE)?.to_vec());
+                    self.key(Key::Plain(key))?;
+                }
+                Some([2]) => {
+                    let mut shrouded = value.group(SEQUENCE)?;
+                    let scheme = scheme(shrouded.whole(SEQUENCE)?)?;
+                    self.key(Key::Shrouded(scheme, shrouded.take(OCTETS)?.to_vec()))?;
+                }
                 Some([3]) => self.certificate(value.group(SEQUENCE)?)?,
                 Some([6]) => self.bags(value.group(SEQUENCE)?, depth + 1)?,
                 // Revocation lists, secrets, and what is unknown.
@@ -258,6 +326,14 @@ impl Contents {
             }
         }
         Ok(())
+    }
+
+    fn key(&mut self, key: Key) -> Result<(), Refused> {
+        self.private_key = true;
+        match self.key.replace(key) {
+            None => Ok(()),
+            Some(_) => Err(Refused::Pkcs12TooMany("private keys", 1)),
+        }
     }
 
     fn certificate(&mut self, mut bag: Fields<'_>) -> Result<(), Refused> {

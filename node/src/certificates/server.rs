@@ -1,6 +1,5 @@
 //! The certificate and key of a node out of what an administrator gives: PEM, or PKCS#12.
 
-use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, ServerName,
     pem::{PemObject as _, SectionKind},
@@ -8,7 +7,7 @@ use rustls_pki_types::{
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    certificates::{Refused, bounded},
+    certificates::{Refused, bounded, parse::x509, pkcs12},
     limits,
 };
 
@@ -63,16 +62,39 @@ fn from_pem(content: &[u8]) -> Result<ServerIdentity, Refused> {
 }
 
 fn from_pkcs12(content: &[u8], password: &str) -> Result<ServerIdentity, Refused> {
-    let refused = Refused::Malformed("this is no PKCS#12 file, or its password is another one");
-    let store = KeyStore::from_pkcs12(content, password, Pkcs12ImportPolicy::Strict)
-        .map_err(|_| refused.clone())?;
-    let (_, found) = store
-        .private_key_chain()
-        .ok_or(Refused::Malformed("the PKCS#12 file holds no private key with its certificate"))?;
-    let chain = found.certs().iter().map(|certificate| certificate.as_der().to_vec()).collect();
-    let key = Zeroizing::new(found.key().as_der().to_vec());
-    PrivateKeyDer::try_from(key.as_slice()).map_err(|_| refused)?;
-    Ok(ServerIdentity { chain, key })
+    let (contents, key) = pkcs12::read_with_key(content, Some(password))?;
+    let der = PrivateKeyDer::try_from(key.as_slice())
+        .map_err(|_| Refused::Pkcs12("its private key is not PKCS#8"))?;
+    let public = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der)
+        .ok()
+        .and_then(|key| key.public_key().map(|public| public.to_vec()))
+        .ok_or(Refused::Pkcs12("its private key is of a kind that TLS has no use for"))?;
+    Ok(ServerIdentity { chain: chain_of(&public, contents.certificates)?, key })
+}
+
+/// The certificate of a public key, and its issuers among the others, one after the other; by name, as chains are built.
+fn chain_of(public: &[u8], mut certificates: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Refused> {
+    let mut own = None;
+    for (place, der) in certificates.iter().enumerate() {
+        if x509(der)?.public_key().raw == public {
+            own = own.or(Some(place));
+        }
+    }
+    let none = Refused::Malformed("the PKCS#12 file holds no certificate of its private key");
+    let mut chain = vec![certificates.swap_remove(own.ok_or(none)?)];
+    while let Some(last) = chain.last() {
+        let last = x509(last)?;
+        if last.subject().as_raw() == last.issuer().as_raw() {
+            break;
+        }
+        let issuer = last.issuer().as_raw().to_vec();
+        let is_issuer =
+            |der: &Vec<u8>| x509(der).is_ok_and(|other| other.subject().as_raw() == issuer);
+        let Some(place) = certificates.iter().position(is_issuer) else { break };
+        // Taken out, so a circle ends.
+        chain.push(certificates.swap_remove(place));
+    }
+    Ok(chain)
 }
 
 /// Whether clients that dial `host` (a name or an address) would find it in the certificate (RFC 9525).

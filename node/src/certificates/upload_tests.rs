@@ -279,7 +279,15 @@ fn files_of_openssl_are_read_with_every_key_and_protection() {
         let sign = ["x509", "-req", "-in", "csr.pem", "-CA", "ca.pem", "-CAkey", "ca.key"];
         openssl(folder, &[&sign[..], &["-days", "9000", "-out", "cert.pem"]].concat());
         openssl(folder, &["x509", "-in", "cert.pem", "-outform", "DER", "-out", "cert.der"]);
+        openssl(
+            folder,
+            &[
+                "pkcs8", "-topk8", "-nocrypt", "-in", "key.pem", "-outform", "DER", "-out",
+                "key.der",
+            ],
+        );
         let der = std::fs::read(folder.join("cert.der")).unwrap();
+        let key_der = std::fs::read(folder.join("key.der")).unwrap();
         for (protection, how) in PROTECTIONS {
             for password in ["secret", "", "pässwörd 日本"] {
                 let odd = protection == "600,000 rounds" || algorithm != "ECDSA P-256";
@@ -298,6 +306,9 @@ fn files_of_openssl_are_read_with_every_key_and_protection() {
                 assert_eq!(upload.certificates, [der.as_slice()], "{words}");
                 assert_eq!(upload.authorities_skipped, 1, "{words}");
                 assert!(upload.private_key_dropped, "{words}");
+                let server = server_identity(&bytes, password).unwrap();
+                assert_eq!(server.chain, [der.as_slice(), &ca.der], "{words}");
+                assert!(*server.key == key_der, "{words}: another key");
                 assert_eq!(parse(&der).unwrap().key_algorithm, algorithm);
                 let refused = if password.is_empty() {
                     from_upload(&bytes, Some("x")).unwrap_err() == Refused::WrongPassword
@@ -310,6 +321,54 @@ fn files_of_openssl_are_read_with_every_key_and_protection() {
             }
         }
     }
+}
+
+#[test]
+fn a_server_key_is_taken_within_bounds_and_alone() {
+    let shrouded = |algorithm: &[u8]| bag(2, &tlv(0x30, &[algorithm, &tlv(0x04, &[&[0; 64]])]));
+    let certificate = certificate_bag(&own(|_| ()));
+    let unknown = Refused::Pkcs12Unsupported("its encryption is of a kind unknown here");
+    let too_many = |rounds, rounds_max| Refused::Pkcs12Rounds { rounds, rounds_max };
+    let key = KeyPair::generate().unwrap();
+    let table: Vec<(&str, Vec<Vec<u8>>, Refused)> = vec![
+        ("scrypt", vec![shrouded(&pbes2(&scrypt()))], unknown),
+        ("many rounds", vec![key_bag(1_000_001)], too_many(1_000_001, 1_000_000)),
+        ("many by PBKDF2", vec![shrouded(&pbes2(&pbkdf2(1_000_001)))], {
+            too_many(1_000_001, 1_000_000)
+        }),
+        // 3DES takes three runs; two more are of the MAC.
+        ("many in all", vec![key_bag(700_000)], too_many(2_100_002, 2_000_000)),
+        ("two", vec![key_bag(2), key_bag(2)], Refused::Pkcs12TooMany("private keys", 1)),
+        ("two, one in the clear", vec![bag(1, &key.serialize_der()), key_bag(2)], {
+            Refused::Pkcs12TooMany("private keys", 1)
+        }),
+        ("another's", vec![bag(1, &key.serialize_der())], {
+            Refused::Malformed("the PKCS#12 file holds no certificate of its private key")
+        }),
+        ("garbage", vec![key_bag(2)], Refused::Pkcs12("its private key cannot be decrypted")),
+        ("none", Vec::new(), {
+            Refused::Malformed("the PKCS#12 file holds no private key with its certificate")
+        }),
+    ];
+    for (words, keys, expected) in table {
+        let bags = [std::slice::from_ref(&certificate), keys.as_slice()].concat();
+        let before = Instant::now();
+        let got = server_identity(&pfx(&[part(&bags)], None), "p").err();
+        assert_eq!(got, Some(expected), "{words}");
+        assert!(before.elapsed() < Duration::from_secs(1), "{words} took {:?}", before.elapsed());
+    }
+    let whole = pfx(&[part(&[certificate, key_bag(2)])], None);
+    let without_mac = server_identity(&without_mac(&whole), "p").err();
+    assert_eq!(without_mac, Some(Refused::Pkcs12WithoutMac));
+    assert_eq!(server_identity(&whole, "q").err(), Some(Refused::WrongPassword));
+}
+
+/// The file without its last field.
+fn without_mac(pfx: &[u8]) -> Vec<u8> {
+    let (_, content, _) = der::split_value(pfx).unwrap();
+    let (_, _, after_version) = der::split_value(content).unwrap();
+    let (_, _, mac) = der::split_value(after_version).unwrap();
+    tlv(0x30, &[&content[..content.len() - mac.len()]])
 }
 
 #[test]

@@ -220,6 +220,7 @@ impl Applying<'_, '_> {
             let message = "this data folder was a node before, and a node comes back only with an empty folder";
             return Err(refusal_at("NODE_ID_REUSED", "incarnation", message));
         }
+        self.not_well_known(joining)?;
         self.not_registered(joining, "certificate")
     }
 
@@ -236,6 +237,9 @@ impl Applying<'_, '_> {
             let message = "this is the last node; a cluster has at least one";
             return Err(refusal_at("LAST_NODE", "node_id", message).into());
         }
+        let had = std::iter::once(&node.thumbprint).chain(&node.other_thumbprints).cloned();
+        let had: Vec<Vec<u8>> = had.collect();
+        self.shares_no_certificate(id, &had)?;
         let held: Vec<DatabaseRecord> = self
             .registry
             .databases()
@@ -248,8 +252,6 @@ impl Applying<'_, '_> {
             database.revision = self.entry.index;
             self.store_database(database)?;
         }
-        let had = std::iter::once(&node.thumbprint).chain(&node.other_thumbprints).cloned();
-        let had: Vec<Vec<u8>> = had.collect();
         let node = NodeRecord {
             removed: true,
             revision: self.entry.index,
@@ -262,6 +264,21 @@ impl Applying<'_, '_> {
         }
         self.replacement_without_removed()?;
         Ok(cluster_outcome::Outcome::Node(node))
+    }
+
+    /// Who leaves keeps its keys. With one that another member has too it would go on being heard, as that member.
+    fn shares_no_certificate(&self, leaving: NodeId, had: &[Vec<u8>]) -> Result<(), Refusal> {
+        let shared = |known: &Vec<Vec<u8>>| known.iter().any(|thumbprint| had.contains(thumbprint));
+        let others = self.known_without(leaving);
+        let Some((other, _)) = others.into_iter().find(|(_, known)| shared(known)) else {
+            return Ok(());
+        };
+        let message = format!(
+            "other nodes use the same certificate, {other} among them: replace it with certificates of their own first \
+             (rookery cert server replace --node …; --immediately if this node is down), then remove"
+        );
+        let refused = refusal_at("NODE_CERTIFICATE_SHARED", "node_id", message);
+        Err(with(refused, "node", other))
     }
 }
 

@@ -118,6 +118,8 @@ impl Applying<'_, '_> {
                 continue;
             };
             node.thumbprint = parsed.thumbprint.as_bytes().to_vec();
+            node.known_before =
+                self.registry.is_certificate_of(NodeId(node.node_id), &parsed.thumbprint);
             let record = records::require(self.state, &node.node_id.to_be_bytes())?;
             self.trust(record, leaf, parsed)?;
         }
@@ -222,6 +224,29 @@ impl Applying<'_, '_> {
         }
     }
 
+    /// The names of the other members, and by which certificates they are known once `leaving` is no member any more:
+    /// its removal may be what ends a replacement, and with it the old certificates.
+    pub(super) fn known_without(&self, leaving: NodeId) -> Vec<(String, Vec<Vec<u8>>)> {
+        let running = self.registry.replacement().filter(|it| it.phase() == Phase::Swapping);
+        let ending = running.filter(|running| {
+            let mut others =
+                waited_for(self.registry, running).filter(|it| it.node_id != leaving.0);
+            others.all(|node| node.swapped_unix_ms != 0)
+        });
+        let known = |node: &NodeRecord| {
+            let nodes = ending.map(|ending| ending.nodes.as_slice()).unwrap_or_default();
+            match nodes.iter().find(|it| it.node_id == node.id) {
+                Some(new) => vec![new.thumbprint.clone()],
+                None => std::iter::once(&node.thumbprint)
+                    .chain(&node.other_thumbprints)
+                    .cloned()
+                    .collect(),
+            }
+        };
+        let others = self.registry.nodes().filter(|node| node.id != leaving.0);
+        others.map(|node| (node.name.clone(), known(node))).collect()
+    }
+
     /// Takes the next steps, if their conditions hold at this position of the log, and stores the replacement.
     fn go_on(&mut self, mut replacement: CertificateReplacement) -> Outcome {
         if let Some(reason) = swap_reason(self.registry, &replacement, self.entry.at) {
@@ -275,6 +300,12 @@ impl Applying<'_, '_> {
         }
         if registered.is_some_and(|it| it.disabled) {
             let message = "this certificate was disabled";
+            return Err(refusal_at("ALREADY_EXISTS", "certificate", message));
+        }
+        self.not_well_known(&parsed.thumbprint)?;
+        let details = self.registry.certificate_details(&parsed.thumbprint);
+        if details.is_some_and(|it| it.is_secondary() || !it.entry.secondaries.is_empty()) {
+            let message = "it stands in an entry of several certificates; delete that entry first";
             return Err(refusal_at("ALREADY_EXISTS", "certificate", message));
         }
         let known = self.registry.node(id).map_or(0, |node| node.other_thumbprints.len());
@@ -352,9 +383,10 @@ impl Applying<'_, '_> {
         Ok(kept)
     }
 
-    /// Takes the new certificate of an aborted replacement from a node again, unless it is the one in force.
+    /// Takes the new certificate of an aborted replacement from a node again, unless it is the one in force or was the
+    /// node's before.
     fn distrust(&mut self, node: &ReplacementNode) -> Result<(), Stop> {
-        if self.registry.node(NodeId(node.node_id)).is_none() {
+        if node.known_before || self.registry.node(NodeId(node.node_id)).is_none() {
             return Ok(());
         }
         let mut record: NodeRecord = records::require(self.state, &node.node_id.to_be_bytes())?;

@@ -1,7 +1,8 @@
 //! Passwords of PKCS#12 files (RFC 7292, RFC 8018): whether one is right, and what it opens. For reading files that
 //! other programs made; nothing of this node is protected this way.
 //!
-//! Old ciphers stand here because the files exist; what they hid is public (certificates), or dropped unread (keys).
+//! Old ciphers stand here because the files exist; what they hid is public (certificates), dropped unread (keys), or the
+//! key of a server that somebody moves this way, wiped after use.
 //! Nothing is bounded here: the caller has looked at [`Scheme::rounds`] and [`Mac::rounds`] before.
 
 use cbc::cipher::{BlockModeDecrypt as _, KeyIvInit as _, block_padding::Pkcs7};

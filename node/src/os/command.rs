@@ -2,12 +2,14 @@
 
 use std::{
     io::{self, Read},
+    os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
 /// Most bytes of its standard error that are logged.
@@ -16,7 +18,8 @@ const STDERR_BYTES_MAX: u64 = 4 * 1024;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs a command and gives what it prints; what it says on standard error goes to the log under the name `purpose`.
-/// At most `bytes_max` bytes are taken of its output.
+/// At most `bytes_max` bytes are taken of its output: who asks for one more than is allowed sees that there are too many.
+/// It runs in a process group of its own, which ends with it when the time is up.
 ///
 /// # Errors
 /// Why there is no output, in words that follow the command's name: it cannot be started, fails, or takes longer than
@@ -33,6 +36,7 @@ pub fn secret_output(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .map_err(|error| format!("cannot be started: {error}"))?;
     let (sender, output) = mpsc::channel();
@@ -69,17 +73,29 @@ fn wait(
     let late = || format!("took longer than {} s and was ended", limit.as_secs_f32());
     let content = match output.recv_timeout(limit) {
         Ok(content) => content.map_err(|error| format!("cannot be read from: {error}"))?,
-        Err(_) => return Err(late()),
+        Err(_) => {
+            end_group(child);
+            return Err(late());
+        }
     };
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(content),
             Ok(Some(status)) => return Err(format!("failed: {status}")),
             Ok(None) if Instant::now() < until => thread::sleep(PAUSE),
-            Ok(None) => return Err(late()),
+            Ok(None) => {
+                end_group(child);
+                return Err(late());
+            }
             Err(error) => return Err(format!("cannot be waited for: {error}")),
         }
     }
+}
+
+/// Ends a command that was not reaped yet, so that its id is still its own, and all that it started.
+fn end_group(child: &Child) {
+    // All of them may be gone already.
+    let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
 }
 
 fn log_lines(program: &str, purpose: &'static str, stderr: impl Read) {
@@ -93,6 +109,7 @@ fn log_lines(program: &str, purpose: &'static str, stderr: impl Read) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -113,6 +130,13 @@ mod tests {
         check("printf abc; exit 3", Err("failed"));
         check("printf secret; exec sleep 5", Err("took longer"));
         check("kill -9 $$", Err("failed"));
+        // What it started ends with it.
+        let folder = tempfile::tempdir().unwrap();
+        let late = folder.path().join("late");
+        let script = format!("(sleep 1; touch {}) & exec sleep 5", late.display());
+        check(&script, Err("took longer"));
+        thread::sleep(Duration::from_millis(1200));
+        assert!(!late.exists());
         let none = secret_output("/nowhere/at/all", &[], "none", 8, Duration::from_secs(1));
         assert!(none.is_err_and(|why| why.contains("cannot be started")));
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use prost::Message as _;
-use rookery_proto::log::v1::{StoredIdentities, StoredIdentity};
+use rookery_proto::log::v1::{NodeRecord, StoredIdentities, StoredIdentity};
 use rustls_pki_types::CertificateDer;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -84,6 +84,15 @@ impl Kept {
         self.identities.iter().find(|kept| kept.thumbprint() == *thumbprint).cloned()
     }
 
+    /// The identity by which a node's record knows it, the one in force first.
+    #[must_use]
+    pub fn first_of(&self, record: &NodeRecord) -> Option<Arc<TlsIdentity>> {
+        std::iter::once(&record.thumbprint)
+            .chain(&record.other_thumbprints)
+            .filter_map(|bytes| Thumbprint::from_bytes(bytes).ok())
+            .find_map(|thumbprint| self.find(&thumbprint))
+    }
+
     /// All but the current one.
     #[must_use]
     pub fn others(&self) -> Vec<Arc<TlsIdentity>> {
@@ -108,9 +117,23 @@ impl Kept {
         self.change(self.identities.clone(), Some(thumbprint), self.source)
     }
 
-    /// Notes what the source held.
-    pub fn took_from_source(&mut self, thumbprint: Thumbprint) -> Result<(), crypto::Error> {
-        self.change(self.identities.clone(), self.current, Some(thumbprint))
+    /// Makes a kept one the current one and notes that the source held it, in one step: a source whose content was taken
+    /// without a note would be taken once more, over what the cluster installs later.
+    pub fn present_from_source(&mut self, thumbprint: Thumbprint) -> Result<(), crypto::Error> {
+        self.change(self.identities.clone(), Some(thumbprint), Some(thumbprint))
+    }
+
+    /// Whether what the source holds is nothing new: what it held before, or what is the current one anyway. The latter is
+    /// noted, so that it is not new either when another one has taken its place.
+    pub fn holds_nothing_new(&mut self, found: Thumbprint) -> Result<bool, crypto::Error> {
+        if self.source == Some(found) {
+            return Ok(true);
+        }
+        if self.current != Some(found) {
+            return Ok(false);
+        }
+        self.change(self.identities.clone(), self.current, Some(found))?;
+        Ok(true)
     }
 
     /// Forgets what is neither current nor to be kept.
@@ -153,5 +176,48 @@ impl Kept {
         crypto::replace_file(&self.path, &sealed)?;
         (self.identities, self.current, self.source) = (identities, current, source);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::crypto::MasterKey;
+
+    fn identity(name: &str) -> Arc<TlsIdentity> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![format!("{name}.example")]).unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let key = Zeroizing::new(key.serialize_der());
+        Arc::new(TlsIdentity::new(vec![certificate], key).unwrap())
+    }
+
+    #[test]
+    fn a_source_is_followed_once_for_each_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let keyring = Keyring::open(&data, &MasterKey::random().unwrap()).unwrap();
+        let mut kept = Kept::open(&data, keyring.clone()).unwrap();
+        let [own, first, second] = ["own", "first", "second"].map(identity);
+        for identity in [&own, &first, &second] {
+            kept.add(identity.clone()).unwrap();
+        }
+        let [own, first, second] = [own, first, second].map(|identity| identity.thumbprint());
+        kept.present_from_source(own).unwrap();
+        // The cluster installs another one, which is put into the source too; then the cluster installs the next.
+        kept.present(first).unwrap();
+        assert!(kept.holds_nothing_new(own).unwrap());
+        assert!(kept.holds_nothing_new(first).unwrap());
+        kept.present(second).unwrap();
+        // What a kill left: the note is durable with what is presented.
+        let mut kept = Kept::open(&data, keyring.clone()).unwrap();
+        assert_eq!(kept.current().unwrap().thumbprint(), second);
+        assert!(kept.holds_nothing_new(first).unwrap(), "the stale source brings nothing back");
+        assert!(!kept.holds_nothing_new(own).unwrap(), "new for this source by now");
+        kept.present_from_source(own).unwrap();
+        let kept = Kept::open(&data, keyring).unwrap();
+        let now = (kept.current().unwrap().thumbprint(), kept.source());
+        assert_eq!(now, (own, Some(own)));
     }
 }

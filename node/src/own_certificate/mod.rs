@@ -60,7 +60,10 @@ pub enum Error {
     /// The data folder cannot be read or written, or what it holds is not authentic.
     #[error(transparent)]
     Kept(#[from] crate::crypto::Error),
-    /// The cluster refused, or could not be asked.
+    /// The cluster refuses.
+    #[error("the cluster: {0}")]
+    Refused(String),
+    /// The cluster could not be asked.
     #[error("the cluster: {0}")]
     Cluster(String),
     /// No leader at the moment.
@@ -101,6 +104,10 @@ pub struct OwnCertificate {
     clock: Arc<dyn Clock>,
     /// What the source holds and this node does not present yet.
     candidate: Mutex<Option<Arc<TlsIdentity>>>,
+    /// Held while the source is read and judged.
+    looking: tokio::sync::Mutex<()>,
+    /// What the cluster refused at which revision of the registry, and why: it would refuse it again.
+    refused: Mutex<Option<(Thumbprint, u64, String)>>,
     /// The last reason why a step failed, so that it is told once.
     told: Mutex<Option<String>>,
     /// Whether the last look at the source found something sound.
@@ -130,6 +137,8 @@ impl OwnCertificate {
             sealing,
             clock,
             candidate: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+            refused: Mutex::default(),
             told: Mutex::default(),
             sound: AtomicBool::new(true),
             wake: Notify::new(),
@@ -140,10 +149,16 @@ impl OwnCertificate {
     pub async fn run(self: Arc<Self>) {
         let mut changes = self.consensus.registry_changes();
         loop {
-            match self.step().await {
+            let stepped = self.step().await;
+            let failed = stepped.is_err();
+            match stepped {
                 Ok(()) => drop(self.told.lock().take()),
                 Err(Error::Waits) => {}
                 Err(error) => self.tell(&error.to_string()),
+            }
+            if failed {
+                // Even where the failed step itself wrote to the log, which would wake this loop.
+                tokio::time::sleep(STEP_INTERVAL).await;
             }
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
@@ -158,13 +173,13 @@ impl OwnCertificate {
     /// # Errors
     /// The source cannot be read, or holds what cannot be this node's certificate; the old one goes on serving.
     pub async fn look(&self) -> Result<(Thumbprint, Looked), Error> {
+        // One after the other: what was read first is not to take the place of what was read later.
+        let _alone = self.looking.lock().await;
         let source = self.source.clone();
         let read = tokio::task::spawn_blocking(move || source.read()).await;
         let found = read.map_err(|e| Error::Unfit(e.to_string()))??;
         let thumbprint = found.thumbprint();
-        if self.kept.lock().source() == Some(thumbprint)
-            || self.current.load().thumbprint() == thumbprint
-        {
+        if self.kept.lock().holds_nothing_new(thumbprint)? {
             self.candidate.lock().take();
             return Ok((thumbprint, Looked::Unchanged));
         }
@@ -233,8 +248,7 @@ pub fn begin(
         (None, found) => {
             let found = Arc::new(found?);
             kept.add(found.clone())?;
-            kept.present(found.thumbprint())?;
-            kept.took_from_source(found.thumbprint())?;
+            kept.present_from_source(found.thumbprint())?;
             found
         }
     };

@@ -20,6 +20,7 @@ use super::{Error, OwnCertificate};
 use crate::{
     certificates::{self, Usage},
     cluster::{self, Registry},
+    consensus,
     crypto::SealingPublicKey,
     limits,
     names::{NodeId, Thumbprint},
@@ -51,6 +52,15 @@ fn context(replacement: &[u8], node: NodeId) -> Vec<u8> {
     [replacement, &node.0.to_be_bytes()].concat()
 }
 
+/// Why another identity is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// The configured source holds it.
+    Source,
+    /// The cluster decided so.
+    Replacement,
+}
+
 impl OwnCertificate {
     pub(super) async fn step(&self) -> Result<(), Error> {
         let registry = self.consensus.registry();
@@ -61,6 +71,7 @@ impl OwnCertificate {
         if registry.node(me).is_none() {
             return Ok(());
         }
+        self.heal(&registry, me)?;
         if let Some(running) = registry.replacement().filter(|it| cluster::is_running(it)) {
             self.activate_if_due(&registry, running).await?;
             if let Some(node) = running.nodes.iter().find(|node| node.node_id == me.0) {
@@ -75,9 +86,7 @@ impl OwnCertificate {
     /// Nobody knows this node yet, so nobody has to be told.
     fn take_without_a_cluster(&self) -> Result<(), Error> {
         let Some(found) = self.candidate.lock().take() else { return Ok(()) };
-        self.present(&found)?;
-        self.kept.lock().took_from_source(found.thumbprint())?;
-        Ok(())
+        self.present(&found, From::Source)
     }
 
     // ---- replacement ----
@@ -103,26 +112,20 @@ impl OwnCertificate {
     ) -> Result<(), Error> {
         let installed = self.install(running, node);
         if let Err(error) = &installed {
-            let why = error.to_string();
-            if node.error != why {
-                let why = why.chars().take(limits::NODE_ERROR_CHARS_MAX).collect();
-                self.report(running, node, Report::Error(why)).await?;
-            }
+            self.report_error(running, node, error).await?;
         }
         let target = installed?;
-        if node.installed_unix_ms == 0 || !node.error.is_empty() {
+        // While swapping, an error is about the swap and ends with it.
+        let stale_error = !node.error.is_empty() && running.phase() != Phase::Swapping;
+        if node.installed_unix_ms == 0 || stale_error {
             self.report(running, node, Report::Installed(Done {})).await?;
         }
         if running.phase() != Phase::Swapping || node.swapped_unix_ms != 0 {
             return Ok(());
         }
-        let swapped = self.present(&target);
+        let swapped = self.present(&target, From::Replacement);
         if let Err(error) = &swapped {
-            let why: String =
-                error.to_string().chars().take(limits::NODE_ERROR_CHARS_MAX).collect();
-            if node.error != why {
-                self.report(running, node, Report::Error(why)).await?;
-            }
+            self.report_error(running, node, error).await?;
         }
         swapped?;
         // The last report revokes the old certificates, so the channels are to be open with the new one by then.
@@ -156,6 +159,20 @@ impl OwnCertificate {
         Ok(identity)
     }
 
+    /// Says why this node cannot go on, unless it did already.
+    async fn report_error(
+        &self,
+        running: &CertificateReplacement,
+        node: &ReplacementNode,
+        error: &Error,
+    ) -> Result<(), Error> {
+        let why: String = error.to_string().chars().take(limits::NODE_ERROR_CHARS_MAX).collect();
+        if node.error == why {
+            return Ok(());
+        }
+        self.report(running, node, Report::Error(why)).await
+    }
+
     async fn report(
         &self,
         running: &CertificateReplacement,
@@ -179,18 +196,40 @@ impl OwnCertificate {
         if !registry.is_certificate_of(me, &thumbprint) {
             let certificate = found.certificate_der().to_vec();
             let renew = RenewNodeCertificate { node_id: me.0, certificate };
-            self.propose(Command::RenewNodeCertificate(renew)).await?;
+            self.renew(renew, thumbprint, registry.revision).await?;
+        }
+        if !self.consensus.registry().is_certificate_of(me, &thumbprint) {
+            return Err(Error::Waits); // Decided, and not applied here yet.
         }
         // Who does not answer asks for the old certificate when it is back.
         let index = self.consensus.registry().revision;
         let _all = self.consensus.known_to_all(index).await;
-        self.present(&found)?;
-        self.kept.lock().took_from_source(thumbprint)?;
+        self.present(&found, From::Source)?;
         let mut candidate = self.candidate.lock();
         if candidate.as_ref().is_some_and(|it| it.thumbprint() == thumbprint) {
             *candidate = None;
         }
         Ok(())
+    }
+
+    /// Makes a certificate known; one that was refused is not proposed again before the registry is another one.
+    async fn renew(
+        &self,
+        renew: RenewNodeCertificate,
+        thumbprint: Thumbprint,
+        revision: u64,
+    ) -> Result<(), Error> {
+        if let Some((refused, at, why)) = &*self.refused.lock()
+            && (*refused, *at) == (thumbprint, revision)
+        {
+            return Err(Error::Refused(why.clone()));
+        }
+        let renewed = self.propose(Command::RenewNodeCertificate(renew)).await;
+        *self.refused.lock() = match &renewed {
+            Err(Error::Refused(why)) => Some((thumbprint, revision, why.clone())),
+            Ok(()) | Err(_) => None,
+        };
+        renewed
     }
 
     /// Has the certificates revoked that this node does not present any more, once all others know the one it does.
@@ -229,17 +268,34 @@ impl OwnCertificate {
 
     // ---- both ----
 
+    /// Presents a certificate that the cluster knows, where it does not know the presented one any more.
+    fn heal(&self, registry: &Registry, me: NodeId) -> Result<(), Error> {
+        let current = self.current.load().thumbprint();
+        if !self.consensus.is_fresh() || registry.is_certificate_of(me, &current) {
+            return Ok(());
+        }
+        let Some(record) = registry.node(me) else { return Ok(()) };
+        let Some(known) = self.kept.lock().first_of(record) else { return Ok(()) };
+        tracing::warn!(%current, "the cluster does not know this certificate as this node's any more");
+        self.present(&known, From::Replacement)
+    }
+
     /// Shows an identity from the next handshake on; durable first.
-    fn present(&self, identity: &Arc<TlsIdentity>) -> Result<(), Error> {
+    fn present(&self, identity: &Arc<TlsIdentity>, from: From) -> Result<(), Error> {
         let thumbprint = identity.thumbprint();
         let mut kept = self.kept.lock();
-        if self.current.load().thumbprint() == thumbprint
+        let noted = from == From::Replacement || kept.source() == Some(thumbprint);
+        if noted
+            && self.current.load().thumbprint() == thumbprint
             && kept.current().is_some_and(|current| current.thumbprint() == thumbprint)
         {
             return Ok(());
         }
         kept.add(identity.clone())?;
-        kept.present(thumbprint)?;
+        match from {
+            From::Source => kept.present_from_source(thumbprint)?,
+            From::Replacement => kept.present(thumbprint)?,
+        }
         self.current.replace(TlsIdentity::clone(identity));
         self.current.set_others(kept.others());
         tracing::info!(%thumbprint, "new handshakes show this certificate from now on");
@@ -264,6 +320,7 @@ impl OwnCertificate {
         match self.consensus.propose_as_member(command, deadline).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_transient() => Err(Error::Waits),
+            Err(error @ consensus::Error::Refused(_)) => Err(Error::Refused(error.to_string())),
             Err(error) => Err(Error::Cluster(error.to_string())),
         }
     }

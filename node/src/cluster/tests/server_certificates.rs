@@ -111,7 +111,7 @@ fn a_replacement_goes_through_its_phases_as_a_set_of_nodes() {
 #[test]
 fn removed_nodes_are_not_waited_for_and_a_shared_certificate_stays_the_others() {
     let mut replica = Replica::populated();
-    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new1"])));
+    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new3"])));
     for (node, name) in [(1, "n1"), (2, "n2")] {
         replica.ok(Cert(name), installed(1, node));
     }
@@ -125,6 +125,65 @@ fn removed_nodes_are_not_waited_for_and_a_shared_certificate_stays_the_others() 
     assert_eq!(phase(&replica), Phase::Finished);
     assert_eq!(known(&replica, 2), [thumb("new1")]);
     replica.check_records();
+}
+
+#[test]
+fn a_node_with_a_shared_certificate_leaves_when_the_others_have_their_own() {
+    const SHARED: &str = "NODE_CERTIFICATE_SHARED";
+    let immediately =
+        |number, names| StartCertificateReplacement { immediately: true, ..start(number, names) };
+    let mut replica = Replica::populated();
+    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "new1"])));
+    replica.no(Cert("root"), remove(3), SHARED, "node_id");
+    for (node, name) in [(1, "n1"), (2, "n2"), (3, "n3")] {
+        replica.ok(Cert(name), installed(1, node));
+    }
+    for node in 1..=3 {
+        replica.ok(Cert("new1"), swapped(1, node));
+    }
+    replica.no(Cert("root"), remove(3), SHARED, "node_id");
+    // Node 3 is down: the others do not wait for it, and its removal ends the replacement.
+    replica.ok(Cert("root"), begin(immediately(2, ["n4", "x", "new3"])));
+    replica.no(Cert("root"), remove(3), SHARED, "node_id");
+    replica.ok(Cert("n4"), swapped(2, 1));
+    replica.no(Cert("root"), remove(3), SHARED, "node_id");
+    replica.ok(Cert("x"), swapped(2, 2));
+    replica.ok(Cert("root"), remove(3));
+    assert_eq!(phase(&replica), Phase::Finished);
+    assert!(replica.registry().certificate(&thumb("new1")).is_none(), "the shared one is revoked");
+    assert_eq!((known(&replica, 1), known(&replica, 2)), (vec![thumb("n4")], vec![thumb("x")]));
+    replica.check_records();
+}
+
+#[test]
+fn a_certificate_with_another_meaning_becomes_no_nodes() {
+    let entry = |names: [&str; 2]| {
+        let secondaries = vec![der(names[1])];
+        let put = PutCertificate { secondaries, ..put_inner(names[0], NODE, &[]) };
+        cluster_command::Command::PutCertificate(put)
+    };
+    let mut replica = Replica::populated();
+    replica.ok(Cert("root"), entry(["carol", "x"]));
+    replica.ok(Cert("n1"), super::trust::declare(1, &["future"]));
+    let check = |replica: &mut Replica, name: &'static str, reason: &str, field: &str| {
+        let certificate = der(name);
+        let renew = RenewNodeCertificate { node_id: 1, certificate };
+        replica.no(
+            Cert("n1"),
+            cluster_command::Command::RenewNodeCertificate(renew),
+            reason,
+            field,
+        );
+        replica.no(Cert("root"), begin(start(1, ["new1", name, "new3"])), reason, field);
+    };
+    check(&mut replica, "carol", "ALREADY_EXISTS", "certificate");
+    check(&mut replica, "x", "ALREADY_EXISTS", "certificate");
+    check(&mut replica, "future", "WELL_KNOWN", "thumbprint");
+    replica.ok(Cert("root"), token("t", 60_000));
+    let join = cluster_command::Command::JoinNode(join_inner("t", "n5", "future"));
+    replica.no(Node, join, "WELL_KNOWN", "thumbprint");
+    replica.ok(Cert("root"), delete("carol"));
+    replica.ok(Cert("root"), begin(start(1, ["new1", "x", "new3"])));
 }
 
 #[test]
@@ -252,6 +311,29 @@ fn the_last_days_are_those_of_members_and_of_the_certificates_they_present() {
         replica.ok_at(Cert("n1"), at, activate(1));
         assert_eq!(phase(&replica), expected, "{what}");
     }
+}
+
+#[test]
+fn an_abort_takes_only_what_its_start_added() {
+    let mut replica = Replica::populated();
+    let renew = RenewNodeCertificate { node_id: 1, certificate: der("new1") };
+    replica.ok(Cert("n1"), cluster_command::Command::RenewNodeCertificate(renew));
+    replica.ok(Cert("root"), begin(start(1, ["new1", "new1", "n3"])));
+    // Node 1 presents it by now, before anybody was told to.
+    replica.ok(Cert("new1"), installed(1, 1));
+    replica.ok(Cert("root"), abort(1));
+    assert_eq!(known(&replica, 1), [thumb("n1"), thumb("new1")]);
+    assert_eq!(known(&replica, 2), [thumb("n2")]);
+    assert_eq!(known(&replica, 3), [thumb("n3")]);
+    // One that supersedes another and names the same certificate did not add it either.
+    replica.ok(Cert("root"), begin(start(2, ["n1", "n2", "new3"])));
+    let again = StartCertificateReplacement { supersede: true, ..start(3, ["n1", "n2", "new3"]) };
+    replica.ok(Cert("root"), begin(again));
+    replica.ok(Cert("root"), abort(3));
+    assert_eq!(known(&replica, 3), [thumb("n3"), thumb("new3")]);
+    replica.ok(Cert("n3"), retire(3, "n3"));
+    assert_eq!(known(&replica, 3), [thumb("n3")]);
+    replica.check_records();
 }
 
 #[test]

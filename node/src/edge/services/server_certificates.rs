@@ -73,8 +73,7 @@ impl ServerCertificateService for ServerCertificates {
         let given = std::mem::take(&mut asked.certificates);
         let at = context.at;
         // Opening a PKCS#12 file takes its time.
-        let taken = tokio::task::spawn_blocking(move || take_all(given, at)).await;
-        let taken = taken.map_err(|e| convert::internal("The certificates were not read", e))??;
+        let taken = self.0.work.run(move || take_all(given, at)).await??;
         let id = id?;
         let registry = &context.registry;
         let new = for_each_node(registry, &taken)?;
