@@ -243,7 +243,7 @@ impl Registry {
     }
 }
 
-fn secondary_record(parsed: &Parsed) -> SecondaryRecord {
+pub(super) fn secondary_record(parsed: &Parsed) -> SecondaryRecord {
     SecondaryRecord {
         thumbprint: parsed.thumbprint.as_bytes().to_vec(),
         der: parsed.der.clone(),

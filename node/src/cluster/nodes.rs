@@ -66,13 +66,13 @@ impl Applying<'_, '_> {
         }
     }
 
-    /// Stores a new member and registers its certificate.
-    fn admit(
-        &mut self,
-        node: NodeRecord,
+    /// The registration of a certificate of a member.
+    pub(super) fn node_certificate(
+        &self,
+        node: &NodeRecord,
         der: &[u8],
         parsed: &Parsed,
-    ) -> Result<NodeRecord, Error> {
+    ) -> CertificateRecord {
         let put = PutCertificate {
             der: der.to_vec(),
             name: node.name.clone(),
@@ -80,8 +80,17 @@ impl Applying<'_, '_> {
             ..PutCertificate::default()
         };
         let collection = check::Collection { primary: parsed.clone(), secondaries: Vec::new() };
-        let certificate =
-            CertificateRecord { node_id: node.id, ..self.new_record(&put, &collection) };
+        CertificateRecord { node_id: node.id, ..self.new_record(&put, &collection) }
+    }
+
+    /// Stores a new member and registers its certificate.
+    fn admit(
+        &mut self,
+        node: NodeRecord,
+        der: &[u8],
+        parsed: &Parsed,
+    ) -> Result<NodeRecord, Error> {
+        let certificate = self.node_certificate(&node, der, parsed);
         let node = NodeRecord {
             thumbprint: parsed.thumbprint.as_bytes().to_vec(),
             removed: false,

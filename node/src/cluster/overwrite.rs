@@ -17,6 +17,7 @@ use crate::{
         certificates::{confirmed, decide, is_primary},
         check::{self, Collection},
     },
+    names::Thumbprint,
     results::refusal_at,
 };
 
@@ -45,8 +46,8 @@ impl Applying<'_, '_> {
                 self.not_registered(&parsed.thumbprint, &field)?;
             }
         }
-        self.keeps_the_callers(actor, collection, &target)?;
         let kept: BTreeSet<_> = collection.all().map(|(_, parsed)| parsed.thumbprint).collect();
+        self.keeps_the_callers(actor, &kept, &target)?;
         for gone in self.registry.entry(registered) {
             if !kept.contains(&gone.registration.thumbprint) {
                 self.not_declared(gone)?;
@@ -71,10 +72,9 @@ impl Applying<'_, '_> {
     fn keeps_the_callers(
         &self,
         actor: &Registration,
-        collection: &Collection,
+        kept: &BTreeSet<Thumbprint>,
         target: &Target,
     ) -> Result<(), Refusal> {
-        let kept: BTreeSet<_> = collection.all().map(|(_, parsed)| parsed.thumbprint).collect();
         if !target.is_self || kept.contains(&actor.thumbprint) {
             return Ok(());
         }

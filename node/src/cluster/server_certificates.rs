@@ -14,10 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rookery_proto::log::v1::{
     AbortCertificateReplacement, ActivateCertificateReplacement, CertificateRecord,
-    CertificateReplacement, NodeRecord, PutCertificate, Refusal, RenewNodeCertificate,
-    ReplacementNode, ReportCertificateReplacement, RetireNodeCertificates,
-    StartCertificateReplacement, certificate_replacement::Phase,
-    report_certificate_replacement::Report,
+    CertificateReplacement, NodeRecord, Refusal, RenewNodeCertificate, ReplacementNode,
+    ReportCertificateReplacement, RetireNodeCertificates, StartCertificateReplacement,
+    certificate_replacement::Phase, report_certificate_replacement::Report,
 };
 
 use crate::{
@@ -326,15 +325,7 @@ impl Applying<'_, '_> {
             return Ok(node);
         }
         if self.registry.member(&parsed.thumbprint).is_none() {
-            let put = PutCertificate {
-                der: der.to_vec(),
-                name: node.name.clone(),
-                clearance: Clearance::ClusterNode.number(),
-                ..PutCertificate::default()
-            };
-            let collection = check::Collection { primary: parsed.clone(), secondaries: Vec::new() };
-            let record =
-                CertificateRecord { node_id: node.id, ..self.new_record(&put, &collection) };
+            let record = self.node_certificate(&node, der, parsed);
             self.store_certificate(record)?;
         }
         let mut node = NodeRecord { revision: self.entry.index, ..node };

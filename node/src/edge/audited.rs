@@ -45,32 +45,13 @@ impl Edge {
         let permit = decided.map_err(|denied| self.denied(&denied, context, ""))?;
         let action = RecordAction {
             request_id: request_id.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
-            ..recorded(operation.name(), target, details, "")
+            ..recorded(operation, target, details)
         };
         let command = ClusterCommand { command: Some(Command::RecordAction(action)) };
         let written = self
             .engine
             .propose_cluster(permit, RequestId::random(), command, context.deadline)
             .await;
-        written.map(drop).map_err(convert::status)
-    }
-
-    /// [`Edge::audited`] for what the owner of the node's files asks on the admin socket: the node records it in their
-    /// name, such as "uid 0".
-    ///
-    /// # Errors
-    /// As there; also where this node is no member.
-    pub async fn audited_locally(
-        &self,
-        on_behalf_of: &str,
-        operation: &str,
-        target: &str,
-        details: &str,
-    ) -> Result<(), Status> {
-        let action = recorded(operation, target, details, on_behalf_of);
-        let command = ClusterCommand { command: Some(Command::RecordAction(action)) };
-        let deadline = tokio::time::Instant::now() + limits::DEADLINE_DEFAULT;
-        let written = self.engine.propose_as_member(command, deadline).await;
         written.map(drop).map_err(convert::status)
     }
 
@@ -90,13 +71,12 @@ impl Edge {
     }
 }
 
-fn recorded(operation: &str, target: &str, details: &str, on_behalf_of: &str) -> RecordAction {
+fn recorded(operation: ServerOperation, target: &str, details: &str) -> RecordAction {
     let cut = |text: &str| -> String { text.chars().take(limits::AUDIT_TEXT_CHARS_MAX).collect() };
     RecordAction {
-        operation: operation.to_owned(),
+        operation: operation.name().to_owned(),
         target: cut(target),
         details: cut(details),
-        on_behalf_of: cut(on_behalf_of),
-        request_id: Vec::new(),
+        ..RecordAction::default()
     }
 }

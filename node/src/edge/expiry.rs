@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     authz::{self, Clearance, Registration},
-    cluster::Registry,
+    cluster::{Registry, list::State},
     names::Timestamp,
 };
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
-/// From here on a certificate is shown as expiring.
-pub const EXPIRING_MS: i64 = 30 * DAY_MS;
 
 /// Every state in words.
 pub const STATES: [&str; 5] = ["valid", "expiring", "expired", "not yet valid", "disabled"];
@@ -18,17 +16,12 @@ pub const STATES: [&str; 5] = ["valid", "expiring", "expired", "not yet valid", 
 /// Where a registered certificate stands, in words.
 #[must_use]
 pub fn state(registration: &Registration, at: Timestamp) -> &'static str {
-    STATES[place(registration, at)]
+    State::of(registration, at).word()
 }
 
 fn place(registration: &Registration, at: Timestamp) -> usize {
-    match authz::state(registration, at) {
-        authz::State::Valid if registration.not_after.0.saturating_sub(at.0) >= EXPIRING_MS => 0,
-        authz::State::Valid => 1,
-        authz::State::Expired => 2,
-        authz::State::NotYetValid => 3,
-        authz::State::Disabled => 4,
-    }
+    let word = state(registration, at);
+    STATES.iter().position(|it| *it == word).unwrap_or_default()
 }
 
 /// Whole days from `at` to `not_after`; negative once it has passed.
@@ -91,6 +84,7 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use super::*;
+    use crate::cluster::list::EXPIRING_MS;
     use crate::names::Thumbprint;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);

@@ -15,15 +15,16 @@
 
 use std::sync::Arc;
 
-use rookery_proto::log::v1::{
-    CertificateRecord, Refusal, RenewCertificate, SecondaryRecord, TombstoneRecord, cluster_outcome,
-};
+use rookery_proto::log::v1::{CertificateRecord, Refusal, RenewCertificate, TombstoneRecord};
 
 use super::{Renewal, hands_on};
 use crate::{
     authz::{Clearance, Registration, SKEW_MS, State, state},
     certificates::{self, KeyDigest, Parsed},
-    cluster::{Applying, Certificate, Error, Outcome, Registry, check, records},
+    cluster::{
+        Applying, Certificate, Error, Outcome, Registry, certificates::secondary_record, check,
+        records,
+    },
     limits,
     names::{Thumbprint, Timestamp},
     results::refusal,
@@ -132,24 +133,16 @@ impl Registry {
 
 impl Applying<'_, '_> {
     pub(in crate::cluster) fn renew(&mut self, renew: &RenewCertificate) -> Outcome {
-        let Renewable { parsed, sibling, key, leaves } =
+        let Renewable { parsed, sibling, key: _, leaves } =
             renewable(self.registry, &renew.der, self.entry.at)?;
-        let mut record: CertificateRecord =
-            records::require(self.state, sibling.primary.as_bytes())?;
+        let old = self.record(&sibling.primary)?;
+        let mut record = old.clone();
         if let Some(leaves) = leaves {
             record.secondaries.retain(|it| it.thumbprint != leaves.as_bytes());
         }
-        record.secondaries.push(SecondaryRecord {
-            thumbprint: parsed.thumbprint.as_bytes().to_vec(),
-            der: renew.der.clone(),
-            not_before_unix_ms: parsed.not_before.0,
-            not_after_unix_ms: parsed.not_after.0,
-            key_digest: key.as_bytes().to_vec(),
-        });
-        record.revision = self.entry.index;
+        record.secondaries.push(secondary_record(&parsed));
         self.renews = true;
-        self.store_certificate(record.clone())?;
-        Ok(cluster_outcome::Outcome::Certificate(record))
+        self.changed(&old, record)
     }
 
     /// What was declared as a well-known admin would be one again without its registration, so that stays.

@@ -37,9 +37,6 @@ use crate::{
     tls::TlsIdentity,
 };
 
-/// What counts as ending soon.
-const EXPIRING_MS: i64 = 30 * 24 * 3600 * 1000;
-
 /// The service of server certificates.
 pub struct ServerCertificates(pub Arc<Edge>);
 
@@ -360,7 +357,7 @@ fn shown(
         "expired"
     } else if at < registered.not_before {
         "not yet valid"
-    } else if registered.not_after.0.saturating_sub(at.0) <= EXPIRING_MS {
+    } else if registered.not_after.0.saturating_sub(at.0) <= cluster::list::EXPIRING_MS {
         "expiring"
     } else {
         "valid"
