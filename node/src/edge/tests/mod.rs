@@ -6,6 +6,7 @@ mod calls;
 mod fake;
 mod rpcs;
 mod server;
+mod server_certificates;
 mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -221,6 +222,7 @@ clients! {
     databases: database database_service_client DatabaseServiceClient;
     security: security security_service_client SecurityServiceClient;
     cluster: cluster cluster_service_client ClusterServiceClient;
+    server_certificates: security server_certificate_service_client ServerCertificateServiceClient;
 }
 
 /// What came back of a raw call.
