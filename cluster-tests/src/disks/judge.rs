@@ -1,0 +1,1 @@
+//! Starts a damaged node by itself.
