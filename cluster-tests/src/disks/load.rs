@@ -143,18 +143,21 @@ impl Ledger {
     /// Something acknowledged is lost.
     pub async fn check(&self, cluster: &mut Cluster) -> Result<()> {
         for at in cluster.running() {
+            let cluster = &*cluster;
             let node = &cluster.nodes[at];
             let stored = read_all(&cluster.admin(at)?, "ledger", "").await?;
             let lost: Vec<_> =
                 self.documents.iter().filter(|(id, json)| stored.get(*id) != Some(json)).collect();
-            anyhow::ensure!(
-                lost.is_empty(),
-                "{}: of {} acknowledged writes {} are lost: {:?}",
-                node.name,
-                self.documents.len(),
-                lost.len(),
-                &lost[..lost.len().min(10)]
-            );
+            if let Some((id, _)) = lost.first() {
+                let again = what_nodes_say(cluster, id).await;
+                anyhow::bail!(
+                    "{}: of {} acknowledged writes {} are lost: {:?}\n{again}",
+                    node.name,
+                    self.documents.len(),
+                    lost.len(),
+                    &lost[..lost.len().min(10)]
+                );
+            }
             for thumbprint in &self.revoked {
                 let identity = self.identities.get(thumbprint).context("an unknown certificate")?;
                 let caller = node.caller(Some(identity))?;
@@ -199,6 +202,20 @@ impl Running {
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
+}
+
+/// Each node's view of a document and its group, for whoever looks for a lost write.
+async fn what_nodes_say(cluster: &Cluster, id: &str) -> String {
+    let mut text = String::new();
+    for (at, node) in cluster.nodes.iter().enumerate() {
+        let document = match cluster.admin(at) {
+            Ok(admin) => admin.get("ledger", id).await.map_err(|status| status.code()),
+            Err(error) => return error.to_string(),
+        };
+        let group = cluster.group(at, "ledger").await;
+        text += &format!("{}: group {group:?}, document {document:?}\n", node.name);
+    }
+    text
 }
 
 async fn write(

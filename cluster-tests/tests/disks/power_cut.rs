@@ -76,6 +76,7 @@ async fn one_cut(
     let everywhere = cluster.everywhere(Some(&cluster.administrator))?;
     let load = ledger.start(&everywhere, WRITERS, &format!("round{round}"), &victims);
     load.progress(20, HEAL_LIMIT).await?;
+    let term = cluster.group(0, "ledger").await?.term;
     let until = Duration::from_millis(rand::random_range(LOAD_MS));
     tokio::time::sleep(until).await;
     disks.cut()?;
@@ -94,6 +95,9 @@ async fn one_cut(
         node.start()?;
     }
     cluster.ready_within(HEAL_LIMIT).await?;
+    // A leader that took up its old term again would give log ids out twice.
+    let now = cluster.group(0, "ledger").await?.term;
+    anyhow::ensure!(now > term, "term {term} before the cut, {now} afterwards");
     ledger.check(cluster).await?;
     cluster.same_state().await.map(drop)
 }

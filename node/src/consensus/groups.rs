@@ -251,6 +251,10 @@ impl Consensus {
             purge_batch_size: 256,
             replication_lag_threshold: times.snapshot_after_entries.max(1_000),
             enable_pre_vote: Some(true),
+            // Who led before a restart stands for election again. Restored as leader of its old term it would not know
+            // what was committed, and serve stale reads; and entries that it sent before its own disk had them would
+            // be gone, so that it would give their log ids to others.
+            enable_leader_restore: Some(false),
             ..openraft::Config::default()
         };
         Ok(Arc::new(config.validate()?))
