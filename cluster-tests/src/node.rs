@@ -56,6 +56,8 @@ pub struct Node {
     pub identity: Identity,
     /// `ROOKERY_` variables that it is started with.
     pub environment: Vec<(String, String)>,
+    /// A program and its arguments that start it in their turn, such as `strace -D`; its process keeps the id.
+    pub wrapper: Vec<String>,
     data: PathBuf,
     process: Option<Child>,
 }
@@ -94,7 +96,27 @@ impl Node {
     fn new(name: &str, folder: &Path, addresses: Addresses, identity: Identity) -> Self {
         let (name, folder) = (name.to_owned(), folder.to_owned());
         let data = folder.join("data");
-        Self { name, folder, addresses, identity, environment: Vec::new(), data, process: None }
+        Self {
+            name,
+            folder,
+            addresses,
+            identity,
+            environment: Vec::new(),
+            wrapper: Vec::new(),
+            data,
+            process: None,
+        }
+    }
+
+    /// The same node with a copy of its folder, at other addresses; for one that stands alone.
+    #[must_use]
+    pub fn copied(&self, folder: &Path, addresses: Addresses) -> Self {
+        let mut copy = Self::new(&self.name, folder, addresses, self.identity.clone());
+        copy.environment.clone_from(&self.environment);
+        copy.set("listen.client", &addresses.client.to_string());
+        copy.set("listen.peer", &addresses.peer.to_string());
+        copy.set("listen.ops", &addresses.ops.to_string());
+        copy
     }
 
     /// The configuration file.
@@ -147,7 +169,11 @@ impl Node {
     pub fn start(&mut self) -> Result<()> {
         anyhow::ensure!(!self.running(), "{} runs already", self.name);
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = binary::command()?.into_std();
+        let mut command = match self.wrapper.split_first() {
+            None => binary::command()?,
+            Some((program, arguments)) => binary::wrapped(program, arguments)?,
+        }
+        .into_std();
         command
             .arg("start")
             .arg("--config")

@@ -54,7 +54,15 @@ impl Device {
         let switch = |name: &str| folder.path().join(name).display().to_string();
         let server = Command::new("nbdfuse")
             .arg(&file)
-            .args(["--command", "nbdkit", "-s", "--filter=error", "--filter=pause", "memory", "320M"])
+            .args([
+                "--command",
+                "nbdkit",
+                "-s",
+                "--filter=error",
+                "--filter=pause",
+                "memory",
+                "320M",
+            ])
             .arg(format!("pause-control={}", switch("pause")))
             .args(["error=EIO", "error-pread-rate=100%", "error-pwrite-rate=100%"])
             .args(["error-trim-rate=100%", "error-zero-rate=100%"])

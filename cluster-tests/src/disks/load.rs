@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -54,6 +54,7 @@ pub struct Running {
 struct Acks {
     documents: Vec<(String, String)>,
     times: Vec<Duration>,
+    last: Option<SystemTime>,
 }
 
 /// What a load left behind.
@@ -65,6 +66,8 @@ pub struct Ended {
     pub revocations: usize,
     /// How long each acknowledged write took, ascending.
     pub times: Vec<Duration>,
+    /// When the last acknowledgement came.
+    pub last: Option<SystemTime>,
 }
 
 impl Ended {
@@ -123,18 +126,19 @@ impl Ledger {
     pub async fn finish(&mut self, running: Running) -> Result<Ended> {
         running.stop.store(true, Ordering::Relaxed);
         let mut times = Vec::new();
-        let mut writes = 0;
+        let (mut writes, mut last) = (0, None);
         for writer in running.writers {
             let acks = writer.await?;
             writes += acks.documents.len();
             self.documents.extend(acks.documents);
             times.extend(acks.times);
+            last = last.max(acks.last);
         }
         let revoked = running.revoker.await?;
         let revocations = revoked.len();
         self.revoked.extend(revoked);
         times.sort_unstable();
-        Ok(Ended { writes, revocations, times })
+        Ok(Ended { writes, revocations, times, last })
     }
 
     /// Checks on every running node that each acknowledged write is read and each revoked certificate is refused.
@@ -239,6 +243,7 @@ async fn write(
         if matches!(put.await, Ok(Ok(_))) {
             acknowledged.fetch_add(1, Ordering::Relaxed);
             acks.times.push(start.elapsed());
+            acks.last = Some(SystemTime::now());
             acks.documents.push((id, json));
         } else {
             tokio::time::sleep(PAUSE).await;

@@ -4,4 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test says so with a panic.
 #![allow(clippy::print_stdout)] // Figures that a reader wants; shown by nextest in the end.
 
+mod damage;
+mod errors;
 mod power_cut;
