@@ -70,6 +70,7 @@ async fn one_failed_call(call: &str, which: u32) -> Result<()> {
     cluster.nodes[0].wrapper.clear();
     cluster.nodes[0].start()?;
     cluster.ready_within(HEAL_LIMIT).await?;
+    cluster.leader("ledger").await?;
     ledger.check(&mut cluster).await?;
     cluster.finish().await
 }
@@ -98,6 +99,8 @@ async fn a_leader_whose_disk_fails_ends_and_the_others_go_on() -> Result<()> {
     let others = [cluster.admin(1)?, cluster.admin(2)?];
     let load = ledger.start(&others, WRITERS, "load", &[]);
     load.progress(50, HEAL_LIMIT).await?;
+    // What its followers tell of calls that were with it.
+    cluster.expect_in_logs("a call found its group stopped");
     device.fail(Failing::Writes, true)?;
     let start = Instant::now();
     let status = cluster.nodes[0].wait_exit(2 * END_LIMIT).await?;
@@ -112,6 +115,7 @@ async fn a_leader_whose_disk_fails_ends_and_the_others_go_on() -> Result<()> {
     disks.replay()?;
     cluster.nodes[0].start()?;
     cluster.ready_within(HEAL_LIMIT).await?;
+    cluster.leader("ledger").await?;
     ledger.finish(load).await?;
     ledger.check(&mut cluster).await?;
     cluster.same_state().await?;
@@ -119,7 +123,7 @@ async fn a_leader_whose_disk_fails_ends_and_the_others_go_on() -> Result<()> {
 }
 
 /// Has the node at this position lead the database.
-async fn lead(cluster: &mut Cluster, position: usize) -> Result<()> {
+pub async fn lead(cluster: &mut Cluster, position: usize) -> Result<()> {
     let node_id = cluster.status(position).await?.node.context("a node")?.id;
     cluster_tests::wait::eventually("the chosen leader", HEAL_LIMIT, async || {
         if cluster.group(position, "ledger").await?.leader_id == node_id {
@@ -160,6 +164,7 @@ async fn a_disk_that_becomes_read_only_ends_the_process() -> Result<()> {
     disks.replay()?;
     cluster.nodes[0].start()?;
     cluster.ready_within(HEAL_LIMIT).await?;
+    cluster.leader("ledger").await?;
     ledger.check(&mut cluster).await?;
     cluster.finish().await
 }
@@ -184,7 +189,7 @@ async fn a_read_that_fails_is_never_an_empty_answer() -> Result<()> {
     anyhow::ensure!(cluster.nodes[0].stop().await? == 0);
     disks.replay()?; // No page of it stays in memory.
     cluster.nodes[0].start()?;
-    cluster.ready().await?;
+    cluster.leader("ledger").await?;
     device.fail(Failing::Reads, true)?;
     let mut refused = 0;
     for number in 0..LARGE {
@@ -217,7 +222,7 @@ async fn a_read_that_fails_is_never_an_empty_answer() -> Result<()> {
     cluster.nodes[0].forget_log()?;
     disks.replay()?;
     cluster.nodes[0].start()?;
-    cluster.ready().await?;
+    cluster.leader("ledger").await?;
     let all = read_all(&cluster.admin(0)?, "ledger", "").await?;
     anyhow::ensure!(all.len() == LARGE && all["000"] == large(0), "{} documents", all.len());
     cluster.finish().await

@@ -6,4 +6,7 @@
 
 mod damage;
 mod errors;
+mod folders;
 mod power_cut;
+mod processes;
+mod stalls;

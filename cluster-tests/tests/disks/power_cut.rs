@@ -95,6 +95,7 @@ async fn one_cut(
         node.start()?;
     }
     cluster.ready_within(HEAL_LIMIT).await?;
+    cluster.leader("ledger").await?;
     // A leader that took up its old term again would give log ids out twice.
     let now = cluster.group(0, "ledger").await?.term;
     anyhow::ensure!(now > term, "term {term} before the cut, {now} afterwards");
