@@ -144,7 +144,6 @@ async fn folders_and_keys_that_others_may_read_are_refused() -> Result<()> {
         ("data", 0o755),
         ("data", 0o710),
         ("data/store", 0o755),
-        ("data/sentinel", 0o755),
         ("master.key", 0o644),
         ("master.key", 0o640),
         ("node.key", 0o644),
@@ -170,5 +169,42 @@ async fn folders_and_keys_that_others_may_read_are_refused() -> Result<()> {
     let second = cluster.nodes[0].run(&["start", "--config", "rookery.toml"]).await?;
     anyhow::ensure!(second.code != 0, "a second process started on the same folder");
     cluster.admin(0)?.put("ledger", "a", "{}").await?;
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn the_memory_of_a_node_leaves_it_in_no_way() -> Result<()> {
+    let mut cluster = Cluster::start(1).await?;
+    let node = &mut cluster.nodes[0];
+    let pid = node.pid().context("a process")?;
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let core = core.context("a limit of core files")?;
+    anyhow::ensure!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
+    // Root looks in whatever happens; nobody else may.
+    match missing(&["setpriv", "cat"], &[]) {
+        Some(why) => not_run("reading a node's memory as another user", &why),
+        None => {
+            let arguments = ["--reuid=65534", "--regid=65534", "--clear-groups", "cat"];
+            for file in ["mem", "maps", "environ"] {
+                let path = format!("/proc/{pid}/{file}");
+                let read = run("setpriv", &[&arguments[..], &[&path]].concat());
+                let told = read.err().map(|error| error.to_string()).unwrap_or_default();
+                anyhow::ensure!(told.contains("ermission denied"), "{path}: {told}");
+            }
+        }
+    }
+    // A crash leaves no file.
+    run("sh", &["-c", &format!("kill -s ABRT {pid}")])?;
+    let status = node.wait_exit(Duration::from_secs(10)).await?;
+    anyhow::ensure!(status.code().is_none(), "SIGABRT ended it with {status}");
+    for folder in [node.folder.clone(), node.data()] {
+        for entry in fs::read_dir(&folder)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            anyhow::ensure!(!name.starts_with("core"), "{name} in {}", folder.display());
+        }
+    }
+    node.start()?;
+    cluster.ready().await?;
     cluster.finish().await
 }
