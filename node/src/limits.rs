@@ -316,3 +316,8 @@ pub const SEALED_SECRET_BYTES_MAX: usize = 256;
 pub const CLUSTER_SECRETS_MAX: usize = 8;
 /// Code checks that one node makes at once; further ones are told to come back.
 pub const CODE_CHECKS_MAX: usize = 64;
+/// How long a write of the logs may take until the node hands over what it leads. Longer than a slow fsync, short enough
+/// for writes to go on within two election timeouts and a second.
+pub const DISK_STALL: Duration = Duration::from_millis(1_500);
+/// How long a node that handed over for its disk does not do so again.
+pub const DISK_STALL_PAUSE: Duration = Duration::from_secs(10);

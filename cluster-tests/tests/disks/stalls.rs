@@ -85,6 +85,7 @@ async fn a_follower_whose_disk_stands_still_holds_nobody_up() -> Result<()> {
     else {
         return Ok(());
     };
+    cluster.expect_in_logs("the disk of this node stands still");
     lead(&mut cluster, 1).await?;
     let mut ledger = Ledger::default();
     let callers = [cluster.admin(1)?, cluster.admin(2)?];
@@ -106,7 +107,7 @@ async fn a_leader_whose_disk_stands_still_blocks_no_decision() -> Result<()> {
         return Ok(());
     };
     // What a node says that cannot write for a while.
-    for part in ["a call found", "not fresh", "deadline"] {
+    for part in ["a call found", "not fresh", "deadline", "the disk of this node stands still"] {
         cluster.expect_in_logs(part);
     }
     lead(&mut cluster, 0).await?;
@@ -170,8 +171,8 @@ async fn watch(cluster: &Cluster, stranger: &Identity, stall: Duration) -> Resul
     }
     let ready = ready.await?;
     text += &format!("  it says of itself at half time: {ready}");
-    if ready.contains("200") {
-        problems.push("the node whose disk stands still says that it is ready".to_owned());
+    if !ready.starts_with("503") {
+        problems.push(format!("the node whose disk stands still says of itself: {ready}"));
     }
     anyhow::ensure!(problems.is_empty(), "{}\n{text}", problems.join("\n"));
     Ok(text)

@@ -14,7 +14,10 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
 use rookery_proto::log::v1 as log;
-use tokio::sync::watch;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::watch,
+};
 
 use super::{
     snapshot::{self, Staging},
@@ -211,7 +214,7 @@ impl GroupState {
     ) -> Result<(), storage::Error> {
         let generation = *self.generation.read();
         batch.put(record_space(self.group), APPLIED, applied.encode(generation));
-        self.store.write(batch, Durability::Buffered)
+        where_it_may_block(|| self.store.write(batch, Durability::Buffered))
     }
 
     pub(super) fn publish(&self, applied: &Applied) {
@@ -286,6 +289,16 @@ impl GroupState {
         *current = generation;
         slot.active = None;
         Ok(())
+    }
+}
+
+/// Does what waits behind an fsync of the log without keeping the runtime's thread from other tasks: a disk that stands
+/// still must not take the decisions, the readiness and the answers of the whole node with it.
+fn where_it_may_block<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        // A runtime of one thread, as in tests, or none.
+        Ok(_) | Err(_) => work(),
     }
 }
 

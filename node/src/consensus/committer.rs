@@ -24,8 +24,10 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
+use parking_lot::Mutex;
 use rookery_proto::log::v1::SentinelGroup;
 use tokio::sync::{
     OwnedSemaphorePermit, Semaphore,
@@ -96,6 +98,8 @@ pub struct Committer {
     /// Room in the queue, in KiB.
     room: Arc<Semaphore>,
     failure: Arc<OnceLock<String>>,
+    /// Since when the thread waits for the disk; `None` while it has nothing to write.
+    writing: Arc<Mutex<Option<Instant>>>,
     /// Bytes of recent entries that the logs keep in memory.
     cached_bytes: AtomicUsize,
     thread: Option<JoinHandle<()>>,
@@ -120,13 +124,16 @@ impl Committer {
             store,
             watermarks: Box::new(watermarks),
             alarm: Alarm { failure: Arc::clone(&failure), on_fatal: Some(Box::new(on_fatal)) },
+            writing: Arc::default(),
         };
+        let writing = Arc::clone(&writer.writing);
         let thread =
             thread::Builder::new().name("committer".to_owned()).spawn(move || writer.run(jobs))?;
         Ok(Arc::new(Self {
             queue: Some(queue),
             room: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
             failure,
+            writing,
             cached_bytes: AtomicUsize::new(0),
             thread: Some(thread),
         }))
@@ -136,6 +143,12 @@ impl Committer {
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
+    }
+
+    /// Since when the write that is under way waits for the disk.
+    #[must_use]
+    pub fn writing_since(&self) -> Option<Instant> {
+        *self.writing.lock()
     }
 
     /// Jobs that wait to be written, for metrics.
@@ -223,6 +236,7 @@ struct Writer {
     store: Arc<dyn Store>,
     watermarks: Box<dyn Watermarks>,
     alarm: Alarm,
+    writing: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Writer {
@@ -232,7 +246,9 @@ impl Writer {
             drain(&mut jobs, &mut run);
             let (jobs, rooms): (Vec<_>, Vec<_>) =
                 run.into_iter().map(|queued| (queued.job, queued.room)).unzip();
+            *self.writing.lock() = Some(Instant::now());
             self.commit(jobs);
+            *self.writing.lock() = None;
             drop(rooms);
         }
     }

@@ -118,6 +118,7 @@ impl Consensus {
         self.initialize_if_first().await?;
         self.spawn(|this| async move { this.duties().await });
         self.spawn(|this| async move { this.keep_fresh().await });
+        self.spawn(|this| async move { this.watch_disk().await });
         self.spawn(|this| async move { this.learn_members().await });
         self.spawn(|this| async move { this.write_denials().await });
         self.spawn(|this| async move { this.keep_sealing_key_registered().await });
@@ -841,7 +842,8 @@ impl Consensus {
         }
     }
 
-    async fn hand_over(&self, group: &Group) {
+    /// Gives a group that this node leads to the voter that has most of its log.
+    pub(super) async fn hand_over(&self, group: &Group) {
         if !group.is_leader() {
             return;
         }

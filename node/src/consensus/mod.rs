@@ -20,6 +20,7 @@
 //! | `documents` | reads of documents, here or on a node that holds them |
 //! | `membership` | forming, bootstrapping, joining, leaving, handing over |
 //! | `peers`, `vouched` | the answers to peers, and whom a node hears that was away |
+//! | `stalls` | a leader whose disk stands still lets another one lead |
 //! | `status` | what a person asks of a cluster |
 //! | `as_member`, `trust` | commands of a node itself; well-known admins, notices of expiry |
 //!
@@ -46,6 +47,7 @@ mod peers;
 mod propose;
 mod reads;
 pub mod snapshot;
+mod stalls;
 pub mod state_machine;
 mod status;
 mod trust;
