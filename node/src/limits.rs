@@ -321,3 +321,9 @@ pub const CODE_CHECKS_MAX: usize = 64;
 pub const DISK_STALL: Duration = Duration::from_millis(1_500);
 /// How long a node that handed over for its disk does not do so again.
 pub const DISK_STALL_PAUSE: Duration = Duration::from_secs(10);
+/// How often the state of every group is hashed anew and compared with the hash that is kept.
+pub const SCRUB_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+/// Pause before each state, so that a start and the looks at many databases do not come all at once.
+pub const SCRUB_PAUSE: Duration = Duration::from_millis(500);
+/// Records of a state that are hashed without a pause.
+pub const SCRUB_PIECE_RECORDS: u64 = 512;

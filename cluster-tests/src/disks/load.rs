@@ -201,6 +201,12 @@ impl Running {
         .await
     }
 
+    /// Whether each victim was tried.
+    #[must_use]
+    pub fn revocations_are_done(&self) -> bool {
+        self.revoker.is_finished()
+    }
+
     /// Acknowledged writes until now.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {

@@ -7,6 +7,7 @@
 mod damage;
 mod errors;
 mod folders;
+mod full;
 mod power_cut;
 mod processes;
 mod stalls;

@@ -159,6 +159,13 @@ impl GroupState {
         (self.store.view(), self.space_of(*generation))
     }
 
+    /// A view with what it says of itself: where its state stands and which hash was kept with it.
+    pub(super) fn view_with_record(&self) -> Result<(Arc<dyn Read>, Space, Applied), MachineError> {
+        let view = self.store.view();
+        let (generation, applied) = read_record(&*view, self.group)?;
+        Ok((view, self.space_of(generation), applied))
+    }
+
     /// Index of the last applied entry, and the hash of the state there; they belong together.
     #[must_use]
     pub fn applied(&self) -> (u64, StateHash) {

@@ -119,6 +119,7 @@ impl Consensus {
         self.spawn(|this| async move { this.duties().await });
         self.spawn(|this| async move { this.keep_fresh().await });
         self.spawn(|this| async move { this.watch_disk().await });
+        self.spawn(|this| async move { this.scrub().await });
         self.spawn(|this| async move { this.learn_members().await });
         self.spawn(|this| async move { this.write_denials().await });
         self.spawn(|this| async move { this.keep_sealing_key_registered().await });

@@ -20,6 +20,7 @@
 //! | `documents` | reads of documents, here or on a node that holds them |
 //! | `membership` | forming, bootstrapping, joining, leaving, handing over |
 //! | `peers`, `vouched` | the answers to peers, and whom a node hears that was away |
+//! | `scrub` | a state that is not what its log made |
 //! | `stalls` | a leader whose disk stands still lets another one lead |
 //! | `status` | what a person asks of a cluster |
 //! | `as_member`, `trust` | commands of a node itself; well-known admins, notices of expiry |
@@ -46,6 +47,7 @@ pub mod peer_service;
 mod peers;
 mod propose;
 mod reads;
+mod scrub;
 pub mod snapshot;
 mod stalls;
 pub mod state_machine;
