@@ -20,11 +20,14 @@
 //! | [`probes`] | calls on open connections while a right is taken away |
 //! | [`lines`] | the ways in which a client reaches a node again and again, and what each request was told |
 //! | [`authorization_history`] | the exact checker: could a permission with these versions have decided so? |
+//! | [`net`] | network namespaces, one a node, and what befalls the packets between them |
+//! | [`chaos`] | a cluster in such a network, faults by a seeded schedule, and the judgement of it |
 //! | [`wait`] | conditions with deadlines |
 
 pub mod authorization_history;
 pub mod binary;
 pub mod caller;
+pub mod chaos;
 pub mod cluster;
 pub mod connection;
 pub mod containers;
@@ -35,6 +38,7 @@ pub mod identity;
 pub mod lines;
 pub mod logs;
 pub mod markers;
+pub mod net;
 pub mod node;
 pub mod ports;
 pub mod probes;

@@ -56,6 +56,8 @@ pub struct Node {
     pub identity: Identity,
     /// `ROOKERY_` variables that it is started with.
     pub environment: Vec<(String, String)>,
+    /// What stands before the command when it is started, such as another network namespace; empty: nothing.
+    pub launcher: Vec<String>,
     data: PathBuf,
     process: Option<Child>,
 }
@@ -94,7 +96,16 @@ impl Node {
     fn new(name: &str, folder: &Path, addresses: Addresses, identity: Identity) -> Self {
         let (name, folder) = (name.to_owned(), folder.to_owned());
         let data = folder.join("data");
-        Self { name, folder, addresses, identity, environment: Vec::new(), data, process: None }
+        Self {
+            name,
+            folder,
+            addresses,
+            identity,
+            environment: Vec::new(),
+            launcher: Vec::new(),
+            data,
+            process: None,
+        }
     }
 
     /// The configuration file.
@@ -147,7 +158,7 @@ impl Node {
     pub fn start(&mut self) -> Result<()> {
         anyhow::ensure!(!self.running(), "{} runs already", self.name);
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = binary::command()?.into_std();
+        let mut command = binary::launched(&self.launcher)?.into_std();
         command
             .arg("start")
             .arg("--config")
