@@ -41,6 +41,7 @@ pub struct Cluster {
     /// The client package of the administrator.
     pub package: PathBuf,
     expected_log_lines: Vec<String>,
+    former_logs: Vec<PathBuf>,
     ports: Option<Ports>,
     folder: TempDir,
     finished: bool,
@@ -109,6 +110,7 @@ impl Cluster {
             administrator: Identity::from_package("admin", &bytes)?,
             package,
             expected_log_lines: Vec::new(),
+            former_logs: Vec::new(),
             ports: None,
             folder,
             finished: false,
@@ -124,6 +126,11 @@ impl Cluster {
     /// Declares that log lines with `part` are to be expected in this test.
     pub fn expect_in_logs(&mut self, part: &str) {
         self.expected_log_lines.push(part.to_owned());
+    }
+
+    /// Looks at the log of a node in the end, though the node is no part of the cluster any more.
+    pub fn keep_log(&mut self, node: &Node) {
+        self.former_logs.push(node.log());
     }
 
     /// The administrator on one node.
@@ -361,6 +368,9 @@ impl Cluster {
             if node.log().exists() {
                 problems.extend(logs::unexpected(&node.log(), &self.expected_log_lines)?);
             }
+        }
+        for log in &self.former_logs {
+            problems.extend(logs::unexpected(log, &self.expected_log_lines)?);
         }
         anyhow::ensure!(problems.is_empty(), "in the end:\n{}", problems.join("\n"));
         self.finished = true;

@@ -437,7 +437,8 @@ impl Script<'_> {
         while at < end {
             let node = all[self.dice.random_range(0..all.len())];
             self.at(at, Action::Kill(node));
-            self.at(at + self.dice.random_range(100..1200), Action::Start(node));
+            let back = at + self.dice.random_range(100..1200);
+            self.at(back, Action::Start(node));
             at += self.dice.random_range(400..1400);
         }
     }

@@ -15,17 +15,28 @@ enum Link {
     Cut,
 }
 
+/// A node's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Process {
+    /// It serves, as far as it is concerned.
+    Up,
+    /// It was started or resumed: it may serve, and need not yet.
+    Recovering,
+    /// It is dead or stands still.
+    Down,
+}
+
 /// The nodes' state at one moment, as the faults made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// Members with a vote, by position.
     voters: Vec<usize>,
-    /// A node that runs, is not paused, and is up since its last start; by position.
-    up: BTreeMap<usize, bool>,
+    /// What the processes do, by position.
+    processes: BTreeMap<usize, Process>,
     /// Links that are not fine; packets first, then proxies.
     packets: BTreeMap<(usize, usize), Link>,
     proxies: BTreeMap<(usize, usize), Link>,
-    /// The membership or leadership is being changed.
+    /// The membership is being changed.
     in_change: bool,
 }
 
@@ -35,7 +46,7 @@ impl Health {
     pub fn of(voters: &[usize]) -> Self {
         Self {
             voters: voters.to_vec(),
-            up: voters.iter().map(|&node| (node, true)).collect(),
+            processes: voters.iter().map(|&node| (node, Process::Up)).collect(),
             packets: BTreeMap::new(),
             proxies: BTreeMap::new(),
             in_change: false,
@@ -46,10 +57,15 @@ impl Health {
     pub fn after(&mut self, action: &Action) {
         match action {
             Action::Kill(node) | Action::Stop(node) | Action::Pause(node) => {
-                self.up.insert(*node, false);
+                self.processes.insert(*node, Process::Down);
             }
             // Up again when it is ready: that is another promise (L2), judged by itself.
-            Action::Start(_) | Action::Resume(_) | Action::Clock(..) | Action::Recreate => {}
+            Action::Start(node) | Action::Resume(node) => {
+                if self.process(*node) == Process::Down {
+                    self.processes.insert(*node, Process::Recovering);
+                }
+            }
+            Action::Clock(..) | Action::Recreate | Action::Transfer(..) => {}
             Action::Impair(from, to, fate) => {
                 let link = match fate {
                     Fate::Drop => Link::Cut,
@@ -66,13 +82,13 @@ impl Health {
             Action::Cleanse(from, to) => {
                 self.proxies.insert((*from, *to), Link::Impaired);
             }
-            Action::Transfer(..) | Action::Join | Action::Leave => self.in_change = true,
+            Action::Join | Action::Leave => self.in_change = true,
         }
     }
 
     /// Every fault has ended and all nodes are ready.
     pub fn healed(&mut self) {
-        self.up.values_mut().for_each(|up| *up = true);
+        self.processes.values_mut().for_each(|process| *process = Process::Up);
         self.packets.clear();
         self.proxies.clear();
         self.in_change = false;
@@ -83,8 +99,8 @@ impl Health {
         of(&self.packets).max(of(&self.proxies))
     }
 
-    fn is_up(&self, node: usize) -> bool {
-        self.up.get(&node).copied().unwrap_or(false)
+    fn process(&self, node: usize) -> Process {
+        self.processes.get(&node).copied().unwrap_or(Process::Down)
     }
 
     fn quorum(&self) -> usize {
@@ -98,7 +114,8 @@ impl Health {
         if self.in_change {
             return Vec::new();
         }
-        let up: Vec<usize> = self.voters.iter().copied().filter(|node| self.is_up(*node)).collect();
+        let is_up = |node: &usize| self.process(*node) == Process::Up;
+        let up: Vec<usize> = self.voters.iter().copied().filter(is_up).collect();
         let fine = |a, b| self.link(a, b) == Link::Fine && self.link(b, a) == Link::Fine;
         let mut best: Vec<usize> = Vec::new();
         for subset in 0..1_u32 << up.len() {
@@ -121,11 +138,13 @@ impl Health {
         let reaches = |a, b| self.link(a, b) != Link::Cut && self.link(b, a) != Link::Cut;
         let alone = |node: &usize| {
             let heard = |other: &&usize| {
-                **other != *node && self.is_up(**other) && reaches(*node, **other)
+                let runs = self.process(**other) != Process::Down;
+                **other != *node && runs && reaches(*node, **other)
             };
             1 + self.voters.iter().filter(heard).count() < self.quorum()
         };
-        self.voters.iter().copied().filter(|node| self.is_up(*node)).filter(alone).collect()
+        let runs = |node: &usize| self.process(*node) != Process::Down;
+        self.voters.iter().copied().filter(runs).filter(alone).collect()
     }
 }
 
@@ -165,6 +184,7 @@ mod tests {
         check(&[Action::Kill(1)], &[0, 2], &[]);
         check(&[Action::Kill(1), Action::Pause(2)], &[], &[0]);
         check(&[Action::Kill(1), Action::Start(1)], &[0, 2], &[]);
+        check(&[Action::Kill(1), Action::Start(1), Action::Kill(2)], &[], &[]);
         check(&[cut(0, 1), cut(0, 2)], &[1, 2], &[0]);
         check(&[cut(1, 0), cut(2, 0)], &[1, 2], &[0]);
         check(&[cut(0, 1)], &[0, 2], &[]);

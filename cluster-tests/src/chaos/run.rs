@@ -1,0 +1,255 @@
+//! One run: a cluster, clients, the schedule's steps, and the judgement.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rand::{SeedableRng as _, rngs::StdRng};
+
+use super::{
+    arena::{Arena, MEMBERS},
+    contract::{self, Violation},
+    fault::{Kind, actions},
+    health::{Health, Interval},
+    report::{Gate, Report},
+    schedule::{Schedule, Step},
+    watch::{Watch, all_ready},
+    work::Work,
+};
+use crate::cluster::HEAL_LIMIT;
+
+/// Log lines that faults explain: peers that cannot be reached, work that was given up.
+const EXPECTED_IN_LOGS: [&str; 0] = [];
+/// Operations and revocations a minute that a long run must reach: 200,000 and 2,000 in 15 minutes.
+const OPERATIONS_A_MINUTE: u64 = 13_334;
+const REVOCATIONS_A_MINUTE: u64 = 134;
+/// Of a run on a machine that does other things, such as a test.
+const BRIEF_OPERATIONS_A_MINUTE: u64 = 2_000;
+const BRIEF_REVOCATIONS_A_MINUTE: u64 = 30;
+
+/// How long a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Every kind of fault once, each as short as it allows.
+    Once,
+    /// Until so much time has passed.
+    For(Duration),
+}
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed of the schedule.
+    pub seed: u64,
+    /// How long.
+    pub length: Length,
+    /// The kinds of faults.
+    pub kinds: Vec<Kind>,
+    /// Told of each step as it begins and ends.
+    pub tell: fn(&str),
+}
+
+/// Runs a plan from the first process to the report.
+///
+/// # Errors
+/// The harness failed: nothing is known then.
+pub async fn run(plan: &Plan) -> Result<Report> {
+    let mut arena = Arena::start().await.context("starting the cluster")?;
+    EXPECTED_IN_LOGS.iter().for_each(|part| arena.cluster.expect_in_logs(part));
+    let (kinds, not_run) = possible(plan, &arena);
+    let watch = Watch::start(&arena).await?;
+    let work = Work::start(&arena, plan.seed).await?;
+    let mut run = Run {
+        plan,
+        began: Instant::now(),
+        health: Health::of(&(0..MEMBERS).collect::<Vec<_>>()),
+        since: Instant::now(),
+        intervals: Vec::new(),
+        report: Report { seed: plan.seed, not_run, ..Report::default() },
+        arena,
+        work,
+    };
+    run.report.rows = kinds.iter().map(|kind| (*kind, Default::default())).collect();
+    let steps = match plan.length {
+        Length::Once => kinds.len(),
+        Length::For(_) => usize::MAX,
+    };
+    for step in Schedule::new(plan.seed, &kinds, plan.length == Length::Once).take(steps) {
+        let over = matches!(plan.length, Length::For(limit) if run.began.elapsed() >= limit);
+        if over || run.report.violations.iter().any(|violation| violation.promise == "L2") {
+            break;
+        }
+        run.step(&step).await.with_context(|| format!("step {}", step.name()))?;
+    }
+    run.finish(watch).await
+}
+
+/// The kinds that this machine can inject, and those that it cannot, with the reason.
+fn possible(plan: &Plan, arena: &Arena) -> (Vec<Kind>, Vec<(Kind, String)>) {
+    let loss = arena.network().loses_by_chance().err().map(|why| format!("{why:#}"));
+    let why_not = |kind: &Kind| match kind {
+        Kind::Loss => loss.clone(),
+        clock if clock.sets_clocks() => arena.no_clocks.clone(),
+        _ => None,
+    };
+    let mut kinds = Vec::new();
+    let mut not_run = Vec::new();
+    for kind in &plan.kinds {
+        match why_not(kind) {
+            None => kinds.push(*kind),
+            Some(why) => not_run.push((*kind, why)),
+        }
+    }
+    (kinds, not_run)
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    began: Instant,
+    health: Health,
+    /// Since when the health is what it is.
+    since: Instant,
+    intervals: Vec<Interval>,
+    report: Report,
+    work: Work,
+    // Last: processes and network end after everything that speaks to them.
+    arena: Arena,
+}
+
+impl Run<'_> {
+    /// Faults, healing, readiness, calm.
+    async fn step(&mut self, step: &Step) -> Result<()> {
+        let name = step.name();
+        let (began, before) = (Instant::now(), self.work.counts());
+        self.work.mode(&name);
+        self.inject(step, &name).await?;
+        self.close_interval(&name);
+        self.arena.heal().await?;
+        let healed = Instant::now();
+        let ready = all_ready(&self.arena, healed).await;
+        self.close_interval(&name);
+        match ready {
+            Ok(took) if took <= HEAL_LIMIT => self.note_recovery(step, took),
+            Ok(took) => self.violated("L2", &name, format!("all nodes were ready after {took:?}")),
+            Err(why) => self.violated("L2", &name, format!("{why:#}")),
+        }
+        self.arena.remove_spare().await?;
+        self.close_interval(&name);
+        self.health.healed();
+        self.work.mode("healthy");
+        let after = self.work.counts();
+        for fault in &step.faults {
+            let row = self.report.rows.entry(fault.kind).or_default();
+            row.injected += 1;
+            row.operations += after.operations - before.operations;
+            row.revocations += after.revocations - before.revocations;
+        }
+        (self.plan.tell)(&format!(
+            "{:7.1} s  {name}: {:.1} s, {} operations, {} revocations",
+            (began - self.began).as_secs_f64(),
+            began.elapsed().as_secs_f64(),
+            after.operations - before.operations,
+            after.revocations - before.revocations,
+        ));
+        tokio::time::sleep(Duration::from_millis(step.calm_ms)).await;
+        self.close_interval("calm");
+        Ok(())
+    }
+
+    /// Carries out what the step's faults do, in order of time.
+    async fn inject(&mut self, step: &Step, name: &str) -> Result<()> {
+        let mut timed = Vec::new();
+        for planned in &step.faults {
+            let cast = self.arena.cast(planned.group).await?;
+            timed.extend(actions(planned, &cast, &mut StdRng::seed_from_u64(planned.seed)));
+        }
+        timed.sort_by_key(|(at, _)| *at);
+        let began = Instant::now();
+        for (at, action) in timed {
+            tokio::time::sleep_until((began + Duration::from_millis(at)).into()).await;
+            self.close_interval(name);
+            // What it ends is over when it begins, what it brings about when it is done.
+            self.health.after(&action);
+            self.arena.act(&action).await.with_context(|| format!("{action:?}"))?;
+            self.since = Instant::now();
+        }
+        tokio::time::sleep_until((began + Duration::from_millis(step.ends_ms())).into()).await;
+        Ok(())
+    }
+
+    fn close_interval(&mut self, step: &str) {
+        let (from, to) = (self.since, Instant::now());
+        self.since = to;
+        let (health, step) = (self.health.clone(), step.to_owned());
+        self.intervals.push(Interval { from, to, health, step });
+    }
+
+    fn note_recovery(&mut self, step: &Step, took: Duration) {
+        for fault in &step.faults {
+            self.report.rows.entry(fault.kind).or_default().recoveries.push(took);
+        }
+    }
+
+    fn violated(&mut self, promise: &'static str, step: &str, what: String) {
+        let (step, at) = (step.to_owned(), self.began.elapsed());
+        (self.plan.tell)(&format!("VIOLATION {promise} ({step}): {what}"));
+        self.report.violations.push(Violation { promise, step, at, what });
+    }
+
+    /// Ends the clients, reads everything back, compares states and logs, and judges.
+    async fn finish(self, watch: Watch) -> Result<Report> {
+        let Self { plan, began, intervals, mut report, work, mut arena, .. } = self;
+        report.took = began.elapsed();
+        let seen = watch.finish().await?;
+        let (judged, violations) = contract::judge(&intervals, &seen, began);
+        report.violations.extend(violations);
+        let verdict = work.finish(&arena).await.context("the final reads")?;
+        report.totals = (verdict.counts.operations, verdict.counts.revocations);
+        report.rejected.extend(verdict.rejected);
+        report.coverage.extend(verdict.coverage);
+        let mut broken = |promise, what| {
+            let (step, at) = ("in the end".to_owned(), began.elapsed());
+            report.violations.push(Violation { promise, step, at, what });
+        };
+        verdict.violations.into_iter().for_each(|(promise, what)| broken(promise, what));
+        if let Err(why) = arena.cluster.same_state().await {
+            broken("S5", format!("{why:#}"));
+        }
+        if let Err(why) = arena.finish().await {
+            broken("logs", format!("{why:#}"));
+        }
+        let (compared, _) = seen.states();
+        report.coverage.push(format!(
+            "L1: {} times longer than the limit with a healthy majority; L3: {} answers of nodes that were alone; \
+             S5: {compared} states of two nodes at one index",
+            judged.majorities, judged.refusals
+        ));
+        attribute(&mut report, judged);
+        report.hold_to(gate(plan, report.took));
+        Ok(report)
+    }
+}
+
+/// Gives figures of steps to the rows of their kinds.
+fn attribute(report: &mut Report, judged: contract::Judged) {
+    let is_of = |step: &str, kind: &Kind| step.split(" + ").any(|name| name == kind.name());
+    for (kind, row) in &mut report.rows {
+        row.gaps.extend(judged.gaps.iter().filter(|(step, _)| is_of(step, kind)).map(|of| of.1));
+        let refused = judged.refused.iter().filter(|(step, _)| is_of(step, kind));
+        row.refusals += refused.map(|of| of.1).sum::<usize>();
+        row.violations +=
+            report.violations.iter().filter(|violation| is_of(&violation.step, kind)).count();
+    }
+}
+
+fn gate(plan: &Plan, took: Duration) -> Gate {
+    let (operations, revocations, operations_each) = match plan.length {
+        Length::Once => (BRIEF_OPERATIONS_A_MINUTE, BRIEF_REVOCATIONS_A_MINUTE, 10),
+        Length::For(_) => (OPERATIONS_A_MINUTE, REVOCATIONS_A_MINUTE, 50),
+    };
+    let part = |a_minute: u64| a_minute * took.as_secs() / 60;
+    Gate {
+        operations: part(operations),
+        revocations: part(revocations),
+        operations_each,
+    }
+}
