@@ -20,6 +20,8 @@
 //! | [`probes`] | calls on open connections while a right is taken away |
 //! | [`lines`] | the ways in which a client reaches a node again and again, and what each request was told |
 //! | [`authorization_history`] | the exact checker: could a permission with these versions have decided so? |
+//! | [`history`] | recorded operations on documents, and the checkers of linearizability |
+//! | [`workloads`] | clients that fill such histories, and administrators for histories of decisions |
 //! | [`wait`] | conditions with deadlines |
 
 pub mod authorization_history;
@@ -31,6 +33,7 @@ pub mod containers;
 pub mod contract;
 pub mod fault_proxy;
 pub mod golden;
+pub mod history;
 pub mod identity;
 pub mod lines;
 pub mod logs;
@@ -40,3 +43,4 @@ pub mod ports;
 pub mod probes;
 pub mod wait;
 pub mod workload;
+pub mod workloads;
