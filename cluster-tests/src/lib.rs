@@ -22,6 +22,8 @@
 //! | [`authorization_history`] | the exact checker: could a permission with these versions have decided so? |
 //! | [`net`] | network namespaces, one a node, and what befalls the packets between them |
 //! | [`chaos`] | a cluster in such a network, faults by a seeded schedule, and the judgement of it |
+//! | [`history`] | recorded operations on documents, and the checkers of linearizability |
+//! | [`workloads`] | clients that fill such histories, and administrators for histories of decisions |
 //! | [`wait`] | conditions with deadlines |
 
 pub mod authorization_history;
@@ -34,6 +36,7 @@ pub mod containers;
 pub mod contract;
 pub mod fault_proxy;
 pub mod golden;
+pub mod history;
 pub mod identity;
 pub mod lines;
 pub mod logs;
@@ -44,3 +47,4 @@ pub mod ports;
 pub mod probes;
 pub mod wait;
 pub mod workload;
+pub mod workloads;

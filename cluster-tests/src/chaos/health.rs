@@ -86,6 +86,16 @@ impl Health {
         }
     }
 
+    /// Every fault is being ended: nothing is cut or down for sure any more, and nothing is well yet that was not.
+    pub fn healing(&mut self) {
+        for link in self.packets.values_mut().chain(self.proxies.values_mut()) {
+            *link = Link::Impaired;
+        }
+        for process in self.processes.values_mut().filter(|process| **process == Process::Down) {
+            *process = Process::Recovering;
+        }
+    }
+
     /// Every fault has ended and all nodes are ready.
     pub fn healed(&mut self) {
         self.processes.values_mut().for_each(|process| *process = Process::Up);
@@ -170,6 +180,8 @@ mod tests {
         actions.iter().for_each(|action| health.after(action));
         assert_eq!(health.majority(), majority, "majority after {actions:?}");
         assert_eq!(health.isolated(), isolated, "isolated after {actions:?}");
+        health.healing();
+        assert!(health.isolated().is_empty(), "healing after {actions:?}");
         health.healed();
         assert_eq!(health, Health::of(&[0, 1, 2]));
     }

@@ -1,6 +1,9 @@
 //! One run: a cluster, clients, the schedule's steps, and the judgement.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -123,6 +126,7 @@ impl Run<'_> {
         self.work.mode(&name);
         self.inject(step, &name).await?;
         self.close_interval(&name);
+        self.health.healing();
         self.arena.heal().await?;
         let healed = Instant::now();
         let ready = all_ready(&self.arena, healed).await;
@@ -214,8 +218,16 @@ impl Run<'_> {
         if let Err(why) = arena.cluster.same_state().await {
             broken("S5", format!("{why:#}"));
         }
+        let kept = keep_logs(&arena, plan.seed);
         if let Err(why) = arena.finish().await {
             broken("logs", format!("{why:#}"));
+        }
+        if report.violations.is_empty() {
+            // Nobody will look at them.
+            let _ = std::fs::remove_dir_all(&kept);
+        } else {
+            let kept = kept.display();
+            report.coverage.push(format!("the logs of the nodes are kept in {kept}"));
         }
         let (compared, _) = seen.states();
         report.coverage.push(format!(
@@ -227,6 +239,16 @@ impl Run<'_> {
         report.hold_to(gate(plan, report.took));
         Ok(report)
     }
+}
+
+/// Copies the logs of the nodes to where they outlive the cluster.
+fn keep_logs(arena: &Arena, seed: u64) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("rookery-chaos-{seed}"));
+    let _ = std::fs::create_dir_all(&folder); // Then the copies fail too, and the folder is seen to be missing.
+    for node in &arena.cluster.nodes {
+        let _ = std::fs::copy(node.log(), folder.join(format!("{}.log", node.name)));
+    }
+    folder
 }
 
 /// Gives figures of steps to the rows of their kinds.

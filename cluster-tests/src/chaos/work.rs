@@ -1,9 +1,17 @@
 //! The workloads and their checkers: S1 to S4.
 
-use anyhow::Result;
+use std::sync::Arc;
 
-use super::arena::{Arena, DATABASE};
-use crate::workload::Load;
+use anyhow::{Context as _, Result};
+
+use super::arena::{Arena, DATABASE, MEMBERS};
+use crate::{
+    history::{self, Gate, Recorder, judge},
+    workloads::{Load, Nodes, Plan, settle},
+};
+
+/// Clients of documents at work.
+const CLIENTS: usize = 24;
 
 /// Operations and revocations until now.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,6 +24,8 @@ pub struct Counts {
 
 /// Workloads at work.
 pub struct Work {
+    recorder: Arc<Recorder>,
+    nodes: Arc<Nodes>,
     load: Load,
 }
 
@@ -37,30 +47,47 @@ impl Work {
     ///
     /// # Errors
     /// The cluster does not take them.
-    pub async fn start(arena: &Arena, _seed: u64) -> Result<Self> {
-        Ok(Self { load: Load::start(&arena.admins()?, DATABASE, 8) })
+    pub async fn start(arena: &Arena, seed: u64) -> Result<Self> {
+        let recorder = Arc::new(Recorder::default());
+        let nodes = Arc::new(Nodes::new(arena.admins()?));
+        let plan = Plan { database: DATABASE.to_owned(), clients: CLIENTS, ..Plan::default() };
+        let load = Load::start(&nodes, &recorder, plan, seed);
+        Ok(Self { recorder, nodes, load })
     }
 
     /// What was done until now.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts { operations: self.load.acknowledged(), revocations: 0 }
+        Counts { operations: self.recorder.known(), revocations: 0 }
     }
 
     /// From now on the run is in this mode.
-    pub fn mode(&self, _name: &str) {}
+    pub fn mode(&self, name: &str) {
+        self.recorder.mode(name);
+    }
 
     /// Ends them, reads everything back on every node, and judges.
     ///
     /// # Errors
     /// The final reads were not answered.
     pub async fn finish(self, arena: &Arena) -> Result<Verdict> {
-        let counts = self.counts();
-        let written = self.load.finish().await?;
-        let mut verdict = Verdict { counts, ..Verdict::default() };
-        for admin in arena.admins()? {
-            if let Err(why) = written.check(&admin, DATABASE).await {
-                verdict.violations.push(("S1", format!("{why:#}")));
+        let Self { recorder, nodes, load } = self;
+        let answers = load.finish().await.context("the clients of documents")?;
+        let admins = arena.admins()?;
+        let resolved = settle(&nodes, &admins, &recorder, &answers).await?;
+        let history = recorder.finish();
+        let gate = Gate { final_nodes: MEMBERS, known_min_by_mode: 0, ..Gate::default() };
+        let judged = judge(&history, &gate);
+        let mut verdict = Verdict::default();
+        verdict.counts.operations = judged.report().coverage.all.known();
+        verdict.coverage.push(format!("{}", judged.report()));
+        verdict.coverage.push(format!("{resolved} unknown writes were resolved in the end"));
+        match judged {
+            history::Verdict::Passed(_) => {}
+            history::Verdict::Rejected { reasons, .. } => verdict.rejected.extend(reasons),
+            history::Verdict::Violated { violations, .. } => {
+                let told = violations.iter().map(|violation| ("S1/S2/S4", violation.to_string()));
+                verdict.violations.extend(told);
             }
         }
         Ok(verdict)
