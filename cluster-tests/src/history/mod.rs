@@ -31,6 +31,10 @@ mod lines;
 mod operation;
 mod recorder;
 pub mod search;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
 mod timeline;
 pub mod witness;
 pub mod zone;

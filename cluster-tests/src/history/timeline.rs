@@ -201,7 +201,14 @@ impl Builder<'_> {
                         }
                     }
                 }
-                Kind::Write(_) | Kind::Batch(_) => {}
+                // Whoever demands a document has seen it.
+                Kind::Write(_) | Kind::Batch(_) => {
+                    for write in operation.writes().iter().filter(|_| !operation.repeated) {
+                        if let Condition::Is(value, revision) = write.condition {
+                            self.place(write.key, Seen { value, revision }, Some(at), "expected");
+                        }
+                    }
+                }
             }
         }
         for read in &self.history.finals {
