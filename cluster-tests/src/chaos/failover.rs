@@ -42,7 +42,8 @@ pub async fn measure(kills: usize, tell: fn(&str)) -> Result<Vec<Duration>> {
         tell(&format!("kill {kill}: n{}, leader of {group:?}: {took:.0?}", leader + 1));
         times.push(took);
         arena.heal().await?;
-        all_ready(&arena, Instant::now()).await?;
+        let ready = all_ready(&arena, Instant::now()).await?;
+        anyhow::ensure!(ready.after.is_some(), "not ready: {:?}", ready.notes);
     }
     times.sort_unstable();
     arena.finish().await?;

@@ -1,6 +1,7 @@
 //! One run: a cluster, clients, the schedule's steps, and the judgement.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -20,8 +21,8 @@ use super::{
 };
 use crate::cluster::HEAL_LIMIT;
 
-/// Log lines that faults explain: peers that cannot be reached, work that was given up.
-const EXPECTED_IN_LOGS: [&str; 0] = [];
+/// Warnings tell of faults, and faults there are; they are counted in the report. Errors and panics are violations.
+const EXPECTED_IN_LOGS: &str = " WARN ";
 /// Operations and revocations a minute that a long run must reach: 200,000 and 2,000 in 15 minutes.
 const OPERATIONS_A_MINUTE: u64 = 13_334;
 const REVOCATIONS_A_MINUTE: u64 = 134;
@@ -57,10 +58,10 @@ pub struct Plan {
 /// The harness failed: nothing is known then.
 pub async fn run(plan: &Plan) -> Result<Report> {
     let mut arena = Arena::start().await.context("starting the cluster")?;
-    EXPECTED_IN_LOGS.iter().for_each(|part| arena.cluster.expect_in_logs(part));
+    arena.cluster.expect_in_logs(EXPECTED_IN_LOGS);
     let (kinds, not_run) = possible(plan, &arena);
     let watch = Watch::start(&arena).await?;
-    let work = Work::start(&arena, plan.seed).await?;
+    let work = Work::start(&mut arena, plan.seed).await?;
     let mut run = Run {
         plan,
         began: Instant::now(),
@@ -68,6 +69,7 @@ pub async fn run(plan: &Plan) -> Result<Report> {
         since: Instant::now(),
         intervals: Vec::new(),
         report: Report { seed: plan.seed, not_run, ..Report::default() },
+        lost: false,
         arena,
         work,
     };
@@ -78,7 +80,8 @@ pub async fn run(plan: &Plan) -> Result<Report> {
     };
     for step in Schedule::new(plan.seed, &kinds, plan.length == Length::Once).take(steps) {
         let over = matches!(plan.length, Length::For(limit) if run.began.elapsed() >= limit);
-        if over || run.report.violations.iter().any(|violation| violation.promise == "L2") {
+        // Where nodes do not come back, the steps that follow would only say so again.
+        if over || run.lost {
             break;
         }
         run.step(&step).await.with_context(|| format!("step {}", step.name()))?;
@@ -113,6 +116,8 @@ struct Run<'a> {
     since: Instant,
     intervals: Vec<Interval>,
     report: Report,
+    /// A node never came back.
+    lost: bool,
     work: Work,
     // Last: processes and network end after everything that speaks to them.
     arena: Arena,
@@ -129,12 +134,15 @@ impl Run<'_> {
         self.health.healing();
         self.arena.heal().await?;
         let healed = Instant::now();
-        let ready = all_ready(&self.arena, healed).await;
+        let ready = all_ready(&self.arena, healed).await?;
         self.close_interval(&name);
-        match ready {
-            Ok(took) if took <= HEAL_LIMIT => self.note_recovery(step, took),
-            Ok(took) => self.violated("L2", &name, format!("all nodes were ready after {took:?}")),
-            Err(why) => self.violated("L2", &name, format!("{why:#}")),
+        if let Some(took) = ready.after {
+            self.note_recovery(step, took);
+        }
+        self.lost = ready.after.is_none();
+        if ready.after.is_none_or(|took| took > HEAL_LIMIT) {
+            let what = format!("all nodes were ready after {:?}:\n{}", ready.after, ready.notes.join("\n"));
+            self.violated("L2", &name, what);
         }
         self.arena.remove_spare().await?;
         self.close_interval(&name);
@@ -218,6 +226,7 @@ impl Run<'_> {
         if let Err(why) = arena.cluster.same_state().await {
             broken("S5", format!("{why:#}"));
         }
+        report.coverage.extend(warnings(&arena));
         let kept = keep_logs(&arena, plan.seed);
         if let Err(why) = arena.finish().await {
             broken("logs", format!("{why:#}"));
@@ -239,6 +248,23 @@ impl Run<'_> {
         report.hold_to(gate(plan, report.took));
         Ok(report)
     }
+}
+
+/// The warnings of all nodes, by their beginning, and how often each came.
+fn warnings(arena: &Arena) -> Vec<String> {
+    let mut warnings: BTreeMap<String, usize> = BTreeMap::new();
+    for node in &arena.cluster.nodes {
+        let log = std::fs::read(node.log()).unwrap_or_default();
+        for line in String::from_utf8_lossy(&log).lines() {
+            let Some((_, said)) = line.split_once(EXPECTED_IN_LOGS) else { continue };
+            let words: String = said.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+            *warnings.entry(words.chars().take(120).collect()).or_default() += 1;
+        }
+    }
+    let mut lines: Vec<_> =
+        warnings.into_iter().map(|(said, often)| format!("logged {often} times: {said}")).collect();
+    lines.truncate(20);
+    lines
 }
 
 /// Copies the logs of the nodes to where they outlive the cluster.

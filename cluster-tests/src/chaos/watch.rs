@@ -208,39 +208,79 @@ async fn states(node: usize, caller: Caller, seen: Arc<Seen>, stop: Arc<AtomicBo
     }
 }
 
-/// Waits until every original member takes a write and knows a leader of each group (contract L2); gives the time from
-/// `since`.
-///
-/// # Errors
-/// Not within twice the limit: the time is a violation then, and not even known.
-pub async fn all_ready(arena: &Arena, since: Instant) -> Result<Duration> {
-    let callers = arena.admins()?;
-    let waits = callers.iter().enumerate().map(|(node, caller)| ready(node, caller, since));
-    futures::future::try_join_all(waits).await?;
-    Ok(since.elapsed())
+/// What became of waiting for all nodes.
+#[derive(Debug)]
+pub struct Ready {
+    /// From the end of the faults until the last node was ready; `None`: not within twice the limit.
+    pub after: Option<Duration>,
+    /// What nodes that were late said of themselves meanwhile.
+    pub notes: Vec<String>,
 }
 
-async fn ready(node: usize, caller: &Caller, since: Instant) -> Result<()> {
-    loop {
-        let asked = tokio::time::timeout(CANARY_LIMIT, is_ready(node, caller)).await;
+/// Waits until every original member serves reads and writes and knows a leader of each group (contract L2), at most
+/// twice the limit: later, the time is not even known.
+///
+/// # Errors
+/// The key of the administrator cannot be loaded.
+pub async fn all_ready(arena: &Arena, since: Instant) -> Result<Ready> {
+    let callers = arena.admins()?;
+    let waits = callers.iter().enumerate().map(|(node, caller)| ready(node, caller, since));
+    let outcomes = futures::future::join_all(waits).await;
+    let is_ready = outcomes.iter().all(|(is_ready, _)| *is_ready);
+    let notes = outcomes.into_iter().flat_map(|(_, notes)| notes).collect();
+    Ok(Ready { after: is_ready.then(|| since.elapsed()), notes })
+}
+
+async fn ready(node: usize, caller: &Caller, since: Instant) -> (bool, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut next_note = HEAL_LIMIT / 2;
+    while since.elapsed() < 2 * HEAL_LIMIT {
+        let mut doing = "status";
+        let asked = tokio::time::timeout(CANARY_LIMIT, is_ready(node, caller, &mut doing)).await;
         let why = match asked {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(why)) => why,
-            Err(_) => anyhow::anyhow!("no answer within {CANARY_LIMIT:?}"),
+            Ok(Ok(())) => return (true, notes),
+            Ok(Err(why)) => format!("{why:#}"),
+            Err(_) => format!("no answer within {CANARY_LIMIT:?}"),
         };
-        if since.elapsed() > 2 * HEAL_LIMIT {
-            return Err(why).with_context(|| format!("n{} is not ready", node + 1));
+        if since.elapsed() > next_note {
+            next_note += HEAL_LIMIT / 5;
+            let told = tokio::time::timeout(CANARY_LIMIT, progress(caller)).await;
+            let told = told.unwrap_or_else(|_| "no status".to_owned());
+            let after = since.elapsed().as_secs_f64();
+            notes.push(format!("n{} after {after:.1} s, {doing}: {why}; {told}", node + 1));
         }
         tokio::time::sleep(READY_PAUSE).await;
     }
+    (false, notes)
 }
 
-async fn is_ready(node: usize, caller: &Caller) -> Result<()> {
+async fn is_ready(node: usize, caller: &Caller, doing: &mut &'static str) -> Result<()> {
     let status = local_status(caller).await?;
     anyhow::ensure!(status.authorization_fresh, "its registry is not fresh");
     let leaderless = status.groups.iter().find(|group| group.leader_id == 0);
     anyhow::ensure!(leaderless.is_none(), "it knows no leader of a group");
+    *doing = "write";
     caller.put(DATABASE, &format!("canary/{node}/ready"), "{}").await?;
+    *doing = "read";
     caller.get(DATABASE, PLANTED).await?;
     Ok(())
+}
+
+/// How far a node is, by its own account.
+async fn progress(caller: &Caller) -> String {
+    let Ok(status) = local_status(caller).await else { return "no status".to_owned() };
+    let of = |group: &rookery_proto::cluster::v1::GroupStatus| {
+        format!(
+            "{} {} of n{} term {}: log {}, committed {}, applied {}, snapshot {}",
+            group.group,
+            group.role,
+            group.leader_id,
+            group.term,
+            group.last_log_index,
+            group.committed_index,
+            group.applied_index,
+            group.snapshot_index
+        )
+    };
+    status.groups.iter().map(of).collect::<Vec<_>>().join("; ")
 }

@@ -44,6 +44,7 @@ mod own_record;
 pub mod peer_service;
 mod peers;
 mod propose;
+mod purge;
 mod reads;
 pub mod snapshot;
 pub mod state_machine;
