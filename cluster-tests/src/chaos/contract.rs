@@ -72,11 +72,10 @@ pub fn judge(intervals: &[Interval], seen: &Seen, began: Instant) -> (Judged, Ve
         judged.refused.push((run.step, refusals));
     }
     let (_, differ) = seen.states();
-    violations.extend(differ.into_iter().map(|what| Violation {
-        promise: "S5",
-        step: String::new(),
-        at: Duration::ZERO,
-        what,
+    violations.extend(differ.into_iter().map(|(at, what)| {
+        let during = intervals.iter().rev().find(|interval| interval.from <= at);
+        let step = during.map(|interval| interval.step.clone()).unwrap_or_default();
+        Violation { promise: "S5", step, at: at - began, what }
     }));
     (judged, violations)
 }

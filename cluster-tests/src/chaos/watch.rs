@@ -33,9 +33,11 @@ const PROBE_PAUSE: Duration = Duration::from_millis(120);
 const PROBES: [Call; 3] = [Call::Read, Call::StaleRead, Call::Topology];
 /// The document that probes read.
 pub const PLANTED: &str = "planted";
-const STATE_PAUSE: Duration = Duration::from_millis(200);
+const STATE_PAUSE: Duration = Duration::from_millis(50);
 /// Log positions whose hashes are kept.
 const STATES_MAX: usize = 100_000;
+/// Longest wait for one look whether a node is ready: a write, a read and its status. How fast it is then is not asked.
+const READY_LOOK_LIMIT: Duration = Duration::from_secs(4);
 const READY_PAUSE: Duration = Duration::from_millis(20);
 
 /// One request and what became of it.
@@ -71,7 +73,7 @@ struct States {
     /// By group and applied index: who told which hash first.
     hashes: BTreeMap<(u64, u64), (usize, String)>,
     compared: u64,
-    differ: Vec<String>,
+    differ: Vec<(Instant, String)>,
 }
 
 impl States {
@@ -82,13 +84,17 @@ impl States {
             }
             Some((first, _)) if *first == node => {}
             Some((_, known)) if *known == hash => self.compared += 1,
-            Some((first, known)) => self.differ.push(format!(
-                "group {} at index {}: n{} has {known}, n{} has {hash}",
-                group.0,
-                group.1,
-                first + 1,
-                node + 1
-            )),
+            Some((first, known)) => {
+                let (first, node) = (first + 1, node + 1);
+                let what = format!(
+                    "group {} at index {}: n{first} has {known:.12}, n{node} has {hash:.12}",
+                    group.0, group.1
+                );
+                // A node that stays at an index says the same again and again.
+                if self.differ.last().is_none_or(|(_, last)| *last != what) {
+                    self.differ.push((Instant::now(), what));
+                }
+            }
         }
         if self.hashes.len() > STATES_MAX {
             self.hashes.pop_first();
@@ -153,7 +159,7 @@ impl Drop for Watch {
 impl Seen {
     /// How often two nodes were at the same index of a group, and where their states differed.
     #[must_use]
-    pub fn states(&self) -> (u64, Vec<String>) {
+    pub fn states(&self) -> (u64, Vec<(Instant, String)>) {
         let states = self.states.lock();
         (states.compared, states.differ.clone())
     }
@@ -236,11 +242,11 @@ async fn ready(node: usize, caller: &Caller, since: Instant) -> (bool, Vec<Strin
     let mut next_note = HEAL_LIMIT / 2;
     while since.elapsed() < 2 * HEAL_LIMIT {
         let mut doing = "status";
-        let asked = tokio::time::timeout(CANARY_LIMIT, is_ready(node, caller, &mut doing)).await;
+        let asked = tokio::time::timeout(READY_LOOK_LIMIT, is_ready(node, caller, &mut doing)).await;
         let why = match asked {
             Ok(Ok(())) => return (true, notes),
             Ok(Err(why)) => format!("{why:#}"),
-            Err(_) => format!("no answer within {CANARY_LIMIT:?}"),
+            Err(_) => format!("no answer within {READY_LOOK_LIMIT:?}"),
         };
         if since.elapsed() > next_note {
             next_note += HEAL_LIMIT / 5;

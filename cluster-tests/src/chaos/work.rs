@@ -14,7 +14,10 @@ use crate::{
 };
 
 /// Clients of documents at work.
-const CLIENTS: usize = 40;
+const CLIENTS: usize = 32;
+/// Operations on documents a second, all clients together: what two cores serve beside the faults, so that the times of
+/// recovery are those of the cluster and not of a queue.
+const OPERATIONS_PER_SECOND: f64 = 160.0;
 
 /// Operations and revocations until now.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,7 +58,12 @@ impl Work {
         let rights = RightsAtWork::start(arena, seed).await.context("certificates")?;
         let recorder = Arc::new(Recorder::default());
         let nodes = Arc::new(Nodes::new(arena.admins()?));
-        let plan = Plan { database: DATABASE.to_owned(), clients: CLIENTS, ..Plan::default() };
+        let plan = Plan {
+            database: DATABASE.to_owned(),
+            clients: CLIENTS,
+            operations_per_second: Some(OPERATIONS_PER_SECOND),
+            ..Plan::default()
+        };
         let load = Load::start(&nodes, &recorder, plan, seed);
         Ok(Self { recorder, nodes, load, rights })
     }
