@@ -13,20 +13,23 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`client`] | one client: sends a request to one node after the other until it is answered, and records it |
+//! | `client` | one client: sends a request to one node after the other until it is answered, and records it |
 //! | `mix` | what a client does next: registers, conditional documents, batches |
 //! | `slots` | documents in use; they are replaced before a search over them grows too large |
-//! | [`pace`] | how fast all clients together go |
-//! | [`settle`] | what became of unknown writes, and the last state on every node |
+//! | `pace` | how fast all clients together go |
+//! | [`settle()`] | what became of unknown writes, and the last state on every node |
+//!
+//! [`authorization`] fills the other kind of history: of rights that are given and taken.
 //!
 //! A client that got no answer asks the next node under the same request id. Where no node answers the outcome is unknown:
 //! the client goes on under a new number, and [`settle()`] asks again in the end.
 
-pub mod client;
+pub mod authorization;
+mod client;
 mod mix;
-pub mod pace;
+mod pace;
 mod requests;
-pub mod settle;
+mod settle;
 mod slots;
 
 use std::{
@@ -43,10 +46,11 @@ use parking_lot::{Mutex, RwLock};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::JoinHandle;
 
+pub use client::Unresolved;
 pub use settle::settle;
 
 use crate::{caller::Caller, history::Recorder};
-use client::{Client, Unresolved};
+use client::Client;
 use pace::Pace;
 use slots::Documents;
 
