@@ -92,20 +92,23 @@ pub async fn succeed(
 /// # Errors
 /// The binary is missing.
 pub fn command() -> Result<Command> {
-    Ok(without_configuration(Command::new(path()?)))
+    launched(&[])
 }
 
-/// [`command`], started by another program.
+/// [`command`], started by other programs that become it, such as `nsenter`.
 ///
 /// # Errors
 /// The binary is missing.
-pub fn wrapped(program: &str, arguments: &[String]) -> Result<Command> {
-    let mut command = Command::new(program);
-    command.args(arguments).arg(path()?);
-    Ok(without_configuration(command))
-}
-
-fn without_configuration(mut command: Command) -> Command {
+pub fn launched(launcher: &[String]) -> Result<Command> {
+    let path = path()?;
+    let mut command = match launcher.split_first() {
+        None => Command::new(path),
+        Some((program, arguments)) => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(path);
+            command
+        }
+    };
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ROOKERY_") {
             command.env_remove(name);

@@ -41,7 +41,8 @@ pub struct Cluster {
     /// The client package of the administrator.
     pub package: PathBuf,
     expected_log_lines: Vec<String>,
-    ports: Ports,
+    former_logs: Vec<PathBuf>,
+    ports: Option<Ports>,
     folder: TempDir,
     finished: bool,
 }
@@ -73,16 +74,29 @@ impl Cluster {
     /// # Errors
     /// The binary is missing or fails.
     pub async fn prepare(count: usize, settings: &[(&str, &str)]) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("rookery-cluster-").tempdir()?;
         let mut ports = Ports::claim()?;
         let mut members = Vec::new();
         for number in 1..=count {
             members.push((format!("n{number}"), Addresses::take(&mut ports)?));
         }
+        let mut cluster = Self::prepare_at(&members, settings).await?;
+        cluster.ports = Some(ports);
+        Ok(cluster)
+    }
+
+    /// [`Cluster::prepare`] for members at addresses of the caller's choice, such as in network namespaces.
+    ///
+    /// # Errors
+    /// The binary is missing or fails.
+    pub async fn prepare_at(
+        members: &[(String, Addresses)],
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("rookery-cluster-").tempdir()?;
         let pki = folder.path().join("pki");
-        init(folder.path(), &pki, &members).await?;
+        init(folder.path(), &pki, members).await?;
         let mut nodes = Vec::new();
-        for (name, addresses) in &members {
+        for (name, addresses) in members {
             let mut node = Node::prepared(name, &pki.join(name), *addresses)?;
             for (key, value) in settings {
                 node.set(key, value);
@@ -96,7 +110,8 @@ impl Cluster {
             administrator: Identity::from_package("admin", &bytes)?,
             package,
             expected_log_lines: Vec::new(),
-            ports,
+            former_logs: Vec::new(),
+            ports: None,
             folder,
             finished: false,
         })
@@ -111,6 +126,11 @@ impl Cluster {
     /// Declares that log lines with `part` are to be expected in this test.
     pub fn expect_in_logs(&mut self, part: &str) {
         self.expected_log_lines.push(part.to_owned());
+    }
+
+    /// Looks at the log of a node in the end, though the node is no part of the cluster any more.
+    pub fn keep_log(&mut self, node: &Node) {
+        self.former_logs.push(node.log());
     }
 
     /// The administrator on one node.
@@ -287,8 +307,22 @@ impl Cluster {
     /// # Errors
     /// Its folder cannot be written.
     pub fn add_passive(&mut self, name: &str) -> Result<usize> {
-        let addresses = Addresses::take(&mut self.ports)?;
-        self.nodes.push(Node::passive(name, &self.folder.path().join(name), addresses)?);
+        let ports = self.ports.as_mut().context("a cluster whose addresses were given to it")?;
+        let addresses = Addresses::take(ports)?;
+        self.add_passive_at(name, name, addresses)
+    }
+
+    /// [`Cluster::add_passive`] at addresses and in a folder (below the cluster's) of the caller's choice.
+    ///
+    /// # Errors
+    /// Its folder cannot be written.
+    pub fn add_passive_at(
+        &mut self,
+        name: &str,
+        folder: &str,
+        addresses: Addresses,
+    ) -> Result<usize> {
+        self.nodes.push(Node::passive(name, &self.folder.path().join(folder), addresses)?);
         Ok(self.nodes.len() - 1)
     }
 
@@ -335,6 +369,9 @@ impl Cluster {
                 problems.extend(logs::unexpected(&node.log(), &self.expected_log_lines)?);
             }
         }
+        for log in &self.former_logs {
+            problems.extend(logs::unexpected(log, &self.expected_log_lines)?);
+        }
         anyhow::ensure!(problems.is_empty(), "in the end:\n{}", problems.join("\n"));
         self.finished = true;
         Ok(())
@@ -378,6 +415,9 @@ async fn init(folder: &Path, out: &Path, members: &[(String, Addresses)]) -> Res
         })
         .collect();
     let (nodes, out) = (nodes.join(","), out.display().to_string());
-    let arguments = ["init", "--nodes", &nodes, "--out", &out, "--listen", "127.0.0.1"];
+    // On loopback nobody else shall reach the tests' nodes; in a namespace each node has an address of its own.
+    let loopback = members.iter().all(|(_, addresses)| addresses.client.ip().is_loopback());
+    let listen = if loopback { "127.0.0.1" } else { "0.0.0.0" };
+    let arguments = ["init", "--nodes", &nodes, "--out", &out, "--listen", listen];
     binary::succeed(folder, &[], &arguments).await.map(drop)
 }

@@ -21,11 +21,16 @@
 //! | [`probes`] | calls on open connections while a right is taken away |
 //! | [`lines`] | the ways in which a client reaches a node again and again, and what each request was told |
 //! | [`authorization_history`] | the exact checker: could a permission with these versions have decided so? |
+//! | [`net`] | network namespaces, one a node, and what befalls the packets between them |
+//! | [`chaos`] | a cluster in such a network, faults by a seeded schedule, and the judgement of it |
+//! | [`history`] | recorded operations on documents, and the checkers of linearizability |
+//! | [`workloads`] | clients that fill such histories, and administrators for histories of decisions |
 //! | [`wait`] | conditions with deadlines |
 
 pub mod authorization_history;
 pub mod binary;
 pub mod caller;
+pub mod chaos;
 pub mod cluster;
 pub mod connection;
 pub mod containers;
@@ -33,12 +38,15 @@ pub mod contract;
 pub mod disks;
 pub mod fault_proxy;
 pub mod golden;
+pub mod history;
 pub mod identity;
 pub mod lines;
 pub mod logs;
 pub mod markers;
+pub mod net;
 pub mod node;
 pub mod ports;
 pub mod probes;
 pub mod wait;
 pub mod workload;
+pub mod workloads;

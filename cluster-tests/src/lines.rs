@@ -71,11 +71,20 @@ impl Entrance {
     /// The client listener of `node`.
     #[must_use]
     pub fn of(node: &Node, identity: &Identity) -> Self {
-        let (address, server) = (node.addresses.client, node.certificate().clone());
-        Self { address, server, identity: identity.clone() }
+        Self::new(node.addresses.client, node.certificate(), identity)
     }
 
-    fn caller(&self) -> Result<Caller> {
+    /// The client listener at `address` that presents `server`.
+    #[must_use]
+    pub fn new(address: SocketAddr, server: &CertificateDer<'static>, identity: &Identity) -> Self {
+        Self { address, server: server.clone(), identity: identity.clone() }
+    }
+
+    /// A caller on a connection of its own.
+    ///
+    /// # Errors
+    /// The key cannot be loaded.
+    pub fn caller(&self) -> Result<Caller> {
         let channel = connection::channel(self.address, &self.server, Some(&self.identity))?;
         Ok(Caller { channel })
     }
@@ -138,6 +147,13 @@ impl Session {
                 made
             }
         }
+    }
+
+    /// Closes the stream and the HTTP/1.1 connection. To be done where a request was given up: its answer would pass for
+    /// the answer of the next one.
+    pub fn forget(&mut self) {
+        self.stream = None;
+        self.http1 = None;
     }
 
     async fn over_stream(&mut self) -> Result<(), Status> {
@@ -314,7 +330,10 @@ async fn repeat(
         let start = began.elapsed();
         let made = tokio::time::timeout(ANSWER_LIMIT, session.make(target)).await;
         let end = began.elapsed();
-        let outcome = made.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
+        let outcome = made.unwrap_or_else(|_| {
+            session.forget();
+            Err(Status::deadline_exceeded("no answer"))
+        });
         let allowed = match Decision::of(&outcome) {
             Decision::Allowed(_) => Some(true),
             Decision::Denied(_) | Decision::Unauthenticated(_) => Some(false),

@@ -56,8 +56,8 @@ pub struct Node {
     pub identity: Identity,
     /// `ROOKERY_` variables that it is started with.
     pub environment: Vec<(String, String)>,
-    /// A program and its arguments that start it in their turn, such as `strace -D`; its process keeps the id.
-    pub wrapper: Vec<String>,
+    /// What stands before the command when it is started, such as another network namespace; empty: nothing.
+    pub launcher: Vec<String>,
     data: PathBuf,
     process: Option<Child>,
 }
@@ -102,7 +102,7 @@ impl Node {
             addresses,
             identity,
             environment: Vec::new(),
-            wrapper: Vec::new(),
+            launcher: Vec::new(),
             data,
             process: None,
         }
@@ -169,11 +169,7 @@ impl Node {
     pub fn start(&mut self) -> Result<()> {
         anyhow::ensure!(!self.running(), "{} runs already", self.name);
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = match self.wrapper.split_first() {
-            None => binary::command()?,
-            Some((program, arguments)) => binary::wrapped(program, arguments)?,
-        }
-        .into_std();
+        let mut command = binary::launched(&self.launcher)?.into_std();
         command
             .arg("start")
             .arg("--config")

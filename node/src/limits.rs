@@ -133,6 +133,8 @@ pub const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LOG_CACHE_GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of recent log entries that all groups together keep in memory, besides those that are not written yet.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Log entries of a snapshot that a leader holds for a follower which is being brought up.
+pub const LOG_ENTRIES_HELD_MAX: u64 = 20_000;
 /// Calls that wait for an answer on one peer channel.
 pub const PEER_CALLS_MAX: usize = 16_384;
 /// Margin for clocks that run at different speed, added to every lease that is waited out; also for what passes between

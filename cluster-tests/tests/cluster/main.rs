@@ -9,6 +9,7 @@ mod cli;
 mod documents;
 mod faults;
 mod handshake;
+mod histories;
 mod lifecycle;
 mod lifecycle_matrix;
 mod membership;

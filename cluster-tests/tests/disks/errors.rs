@@ -46,7 +46,7 @@ async fn one_failed_call(call: &str, which: u32) -> Result<()> {
         .chain(["-e", "trace=fdatasync,fsync", "-e", &inject])
         .map(str::to_owned)
         .collect();
-    cluster.nodes[0].wrapper = words;
+    cluster.nodes[0].launcher = words;
     cluster.nodes[0].start()?;
     cluster.ready().await?;
     let mut ledger = Ledger::default();
@@ -67,7 +67,7 @@ async fn one_failed_call(call: &str, which: u32) -> Result<()> {
     anyhow::ensure!(cluster.nodes[0].logged("this node stops"), "it did not say why");
     anyhow::ensure!(!cluster.nodes[0].logged("panicked at"), "it panicked");
     cluster.nodes[0].forget_log()?;
-    cluster.nodes[0].wrapper.clear();
+    cluster.nodes[0].launcher.clear();
     cluster.nodes[0].start()?;
     cluster.ready_within(HEAL_LIMIT).await?;
     cluster.leader("ledger").await?;

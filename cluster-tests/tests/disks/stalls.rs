@@ -62,7 +62,7 @@ async fn a_follower_whose_fsyncs_are_slow_holds_nobody_up() -> Result<()> {
         let inject = format!("inject=fdatasync,fsync:delay_enter={}", delay_ms * 1000);
         let words = ["strace", "-D", "-f", "--seccomp-bpf", "-o", "/dev/null"];
         let words = words.into_iter().chain(["-e", "trace=fdatasync,fsync", "-e", &inject]);
-        cluster.nodes[2].wrapper = words.map(str::to_owned).collect();
+        cluster.nodes[2].launcher = words.map(str::to_owned).collect();
         cluster.nodes[2].start()?;
         cluster.ready().await?;
         lead(&mut cluster, 0).await?;
@@ -70,7 +70,7 @@ async fn a_follower_whose_fsyncs_are_slow_holds_nobody_up() -> Result<()> {
         compare(&format!("a follower's fsyncs take {delay_ms} ms longer"), &before, &during)?;
         cluster.nodes[2].kill()?;
     }
-    cluster.nodes[2].wrapper.clear();
+    cluster.nodes[2].launcher.clear();
     cluster.nodes[2].start()?;
     cluster.ready().await?;
     cluster.leader("ledger").await?;

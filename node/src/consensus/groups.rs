@@ -16,6 +16,7 @@ use super::{
     identity::NODE_SPACE,
     log_store::LogStore,
     network::GroupNetwork,
+    purge,
     reads::ReadRounds,
     state_machine::{Machine, MachineError, StateMachine},
     types::{Member, Raft},
@@ -223,6 +224,18 @@ impl Consensus {
         let raft = Raft::new(self.node_id().0, config, network, log, state_machine)
             .await
             .map_err(|e| stopped(&e))?;
+        let times = &self.config.raft;
+        let policy = purge::Policy {
+            kept: (times.snapshot_after_entries / 2).max(16),
+            answered_within: Duration::from_millis(2 * times.election_timeout_max_ms),
+        };
+        let (purging, stop) = (purge::keep_purged(raft.clone(), policy), self.stop.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = purging => {}
+                () = stop.cancelled() => {}
+            }
+        });
         let this = self.this.clone();
         let reads = ReadRounds::start(move || {
             let this = this.clone();
@@ -247,8 +260,8 @@ impl Consensus {
             install_snapshot_timeout: 60_000,
             max_payload_entries: 512,
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(times.snapshot_after_entries),
-            max_in_snapshot_log_to_keep: (times.snapshot_after_entries / 2).max(16),
-            purge_batch_size: 256,
+            // Nothing is purged by openraft itself: `purge` tells it what may go.
+            max_in_snapshot_log_to_keep: u64::MAX,
             replication_lag_threshold: times.snapshot_after_entries.max(1_000),
             enable_pre_vote: Some(true),
             // Who led before a restart stands for election again. Restored as leader of its old term it would not know

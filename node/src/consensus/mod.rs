@@ -46,6 +46,7 @@ mod own_record;
 pub mod peer_service;
 mod peers;
 mod propose;
+mod purge;
 mod reads;
 mod scrub;
 pub mod snapshot;

@@ -1,0 +1,24 @@
+//! Failover: kill -9 of the leader to the next acknowledged write of a client that retries through the other nodes.
+#![allow(clippy::print_stdout)] // Figures are the product.
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use cluster_tests::chaos::failover::{figures, measure};
+
+/// Measures failovers of a cluster of three on this machine
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// How many leaders are killed
+    #[arg(long, default_value_t = 50)]
+    kills: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let kills = Arguments::parse().kills;
+    let times = measure(kills, |line| println!("{line}")).await?;
+    let [least, median, late, most] = figures(&times).context("no kill, no figures")?;
+    println!("{kills} kills: min {least:.0?}, median {median:.0?}, p99 {late:.0?}, max {most:.0?}");
+    Ok(())
+}

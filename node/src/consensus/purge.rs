@@ -1,0 +1,107 @@
+//! Which log entries may go: what stands in a snapshot, but nothing that a follower is still being brought up with.
+//!
+//! openraft, left to itself, purges up to the newest snapshot less a fixed number of entries. A follower that gets a
+//! snapshot while many writes come then finds the entries behind it gone when it is installed, gets the next snapshot,
+//! and so on: it applies nothing but snapshots and serves no fresh read until the writes pause. So the leader holds
+//! entries for every follower that answers and is behind, and this task tells openraft what may go.
+//!
+//! **Invariant:** never more than [`limits::LOG_ENTRIES_HELD_MAX`] entries of a snapshot are held, and none for a
+//! follower that does not answer: it gets a snapshot when it returns.
+
+use std::time::Duration;
+
+use openraft::async_runtime::{Instant as _, WatchReceiver as _};
+
+use super::types::Raft;
+use crate::limits;
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(200);
+/// Entries that are purged at a time, so that not every write is followed by a delete.
+const BATCH: u64 = 256;
+
+/// What a group purges by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    /// Entries of the snapshot that are kept in any case.
+    pub(super) kept: u64,
+    /// How long ago a follower may have answered last to be waited for.
+    pub(super) answered_within: Duration,
+}
+
+/// A group's log as openraft's metrics show it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Log {
+    /// The last entry of the newest snapshot.
+    snapshot: u64,
+    /// The last entry that is gone.
+    purged: u64,
+    /// The last entry that each follower which answers is known to have.
+    matched: Vec<u64>,
+}
+
+impl Log {
+    /// The last entry that may go now; `None`: nothing worth the work.
+    fn upto(&self, kept: u64) -> Option<u64> {
+        let free = self.snapshot.saturating_sub(kept);
+        let needed = self.matched.iter().copied().min().unwrap_or(u64::MAX);
+        let bound = self.snapshot.saturating_sub(limits::LOG_ENTRIES_HELD_MAX);
+        let upto = free.min(needed).max(bound.min(free));
+        (upto >= self.purged + BATCH).then_some(upto)
+    }
+}
+
+/// Purges the log of a group until openraft has ended. Holds openraft's handle alone, nothing of the group's state.
+pub(super) async fn keep_purged(raft: Raft, policy: Policy) {
+    let mut changes = raft.metrics();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if changes.changed().await.is_err() {
+            return;
+        }
+        let log = {
+            let metrics = changes.borrow_watched();
+            if metrics.running_state.is_err() {
+                return;
+            }
+            // Followers have this on the leader alone; elsewhere nobody is to be waited for.
+            let answers = |node: &u64| {
+                let last = metrics.heartbeat.as_ref().and_then(|all| all.get(node).copied().flatten());
+                last.is_some_and(|last| last.elapsed() <= policy.answered_within)
+            };
+            let matched = metrics.replication.iter().flatten().filter(|(node, _)| answers(node));
+            Log {
+                snapshot: metrics.snapshot.as_ref().map_or(0, |log_id| log_id.index),
+                purged: metrics.purged.as_ref().map_or(0, |log_id| log_id.index),
+                matched: matched.map(|(_, at)| at.as_ref().map_or(0, |at| at.index)).collect(),
+            }
+        };
+        if let Some(upto) = log.upto(policy.kept)
+            && raft.trigger().purge_log(upto).await.is_err()
+        {
+            return; // It has ended.
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_held_for_followers_that_answer_and_not_for_ever() {
+        let check = |snapshot, purged, matched: &[u64], upto| {
+            let log = Log { snapshot, purged, matched: matched.to_vec() };
+            assert_eq!(log.upto(25), upto, "{log:?}");
+        };
+        check(1000, 0, &[], Some(975)); // A follower, or a leader whom nobody answers.
+        check(1000, 0, &[1000, 1000], Some(975));
+        check(1000, 0, &[1000, 600], Some(600));
+        check(1000, 974, &[1000, 1000], None);
+        check(1000, 800, &[1000, 1000], None); // Not worth the work yet.
+        check(1000, 700, &[1000, 40], None); // It is being sent a snapshot, and will need what is there.
+        check(10, 0, &[], None);
+        let far = limits::LOG_ENTRIES_HELD_MAX * 2;
+        check(far, 0, &[far, 0], Some(limits::LOG_ENTRIES_HELD_MAX));
+    }
+}
