@@ -33,6 +33,7 @@ use tokio::sync::{
 };
 
 use crate::{
+    fault::fault_point,
     limits,
     storage::{self, Batch, Change, Durability, Sentinel, Store},
 };
@@ -67,8 +68,10 @@ impl Watermarks for Arc<Sentinel> {
 pub(super) enum Mark {
     /// Nothing that the sentinel must know.
     None,
+    /// The log ends where it did; its vote is this one once the job is synced.
+    Voted(SentinelGroup),
     /// The log ends here once the job is synced.
-    Synced(SentinelGroup),
+    Appended(SentinelGroup),
     /// The log is cut to end here.
     Cut(SentinelGroup),
 }
@@ -269,6 +272,7 @@ impl Writer {
         let mut together = Durability::Buffered;
         let mut cuts = Vec::new();
         let mut ends = BTreeMap::new();
+        let mut appended = false;
         for (changes, durability, mark) in writes {
             batch.changes.extend(changes);
             if durability == Durability::Synced {
@@ -276,7 +280,11 @@ impl Writer {
             }
             match mark {
                 Mark::None => {}
-                Mark::Synced(end) => drop(ends.insert(end.group, end)),
+                Mark::Voted(end) => drop(ends.insert(end.group, end)),
+                Mark::Appended(end) => {
+                    appended = true;
+                    ends.insert(end.group, end);
+                }
                 Mark::Cut(end) => {
                     cuts.push(end);
                     ends.insert(end.group, end);
@@ -287,6 +295,9 @@ impl Writer {
             self.watermarks.before_cut(cuts)?;
         }
         self.store.write(batch, together)?;
+        if appended {
+            fault_point!("log-append-after").map_err(storage::Error::file)?;
+        }
         if !ends.is_empty() {
             self.watermarks.synced(ends.into_values().collect())?;
         }

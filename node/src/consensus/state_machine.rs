@@ -25,10 +25,11 @@ use super::{
     types::{CommandBytes, Entry, LogId, Outcome, SnapshotMeta, StoredMembership, Types},
 };
 use crate::{
+    fault::fault_point,
     limits,
     names::GroupId,
     results::COMMAND_VERSION,
-    storage::{self, Overlay, Read, Space},
+    storage::{self, Batch, Overlay, Read, Space},
 };
 
 /// Why a state machine cannot go on; never the refusal of a command, which is a reply.
@@ -108,6 +109,7 @@ impl StateMachine {
 
     /// Applies a run of entries: steps 1 to 3 of the module's text.
     fn apply_run(&mut self, run: Vec<EntryResponder<Types>>) -> Result<(), MachineError> {
+        fault_point!("apply-before").map_err(storage::Error::file)?;
         let store = Arc::clone(self.state.store());
         let mut overlay = Overlay::new(&*store, self.state.space(), self.applied.hash);
         let mut membership = None;
@@ -132,10 +134,23 @@ impl StateMachine {
         if let Some(membership) = membership {
             self.applied.membership = membership;
         }
-        self.state.advance(overlay.into_batch(), &self.applied)?;
+        self.write(overlay.into_batch())?;
         self.machine.publish();
         self.state.publish(&self.applied);
         answer(replies);
+        fault_point!("apply-after").map_err(storage::Error::file)?;
+        Ok(())
+    }
+
+    fn write(&self, changes: Batch) -> Result<(), storage::Error> {
+        let registry = self.state.group() == GroupId::CLUSTER;
+        if registry {
+            fault_point!("registry-write-before").map_err(storage::Error::file)?;
+        }
+        self.state.advance(changes, &self.applied)?;
+        if registry {
+            fault_point!("registry-write-after").map_err(storage::Error::file)?;
+        }
         Ok(())
     }
 
@@ -276,6 +291,9 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        self.snapshot.take().ok_or_else(|| io::Error::other("a snapshot is built once"))
+        fault_point!("snapshot-build-before")?;
+        let built = self.snapshot.take();
+        fault_point!("snapshot-build-after")?;
+        built.ok_or_else(|| io::Error::other("a snapshot is built once"))
     }
 }

@@ -40,7 +40,7 @@ use crate::{
         recognition::Recognition,
         services, uses,
     },
-    limits,
+    fault, limits,
     own_certificate::{self, Kept, OwnCertificate, Source},
     storage::{Rocks, Sentinel},
     tls::{self, TlsIdentity},
@@ -54,6 +54,7 @@ const CONSENSUS_END: Duration = Duration::from_secs(6);
 /// # Errors
 /// Why it could not start, or what stopped it.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    fault::arm().map_err(anyhow::Error::msg)?;
     if let Err(error) = crypto::memory::harden() {
         tracing::warn!(%error, "core dumps of this process cannot be switched off");
     }

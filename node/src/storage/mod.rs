@@ -72,6 +72,14 @@ pub enum Error {
     Folder(String),
 }
 
+impl Error {
+    /// A file system that fails.
+    #[must_use]
+    pub fn file(error: std::io::Error) -> Self {
+        Self::Engine(error.to_string())
+    }
+}
+
 /// A result of this layer.
 pub type Result<T> = std::result::Result<T, Error>;
 

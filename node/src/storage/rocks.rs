@@ -43,6 +43,7 @@ use crate::{
         self, FILE_HEADER_BYTES, FileCipher, Keyring, Place, Purpose, SENTINEL_FOLDER,
         STORE_FOLDER, make_private_folder, sync_folder,
     },
+    fault::fault_point,
     names::GroupId,
 };
 
@@ -394,9 +395,9 @@ impl Inner {
     }
 
     /// Remembers that a write failed.
-    fn fail(&self, error: &rocksdb::Error) -> Error {
+    fn fail(&self, error: &impl std::fmt::Display) -> Error {
         self.failed.store(true, Ordering::Release);
-        engine(error)
+        Error::Engine(error.to_string())
     }
 
     fn engine_batch(&self, batch: &Batch) -> Result<WriteBatch> {
@@ -600,7 +601,9 @@ impl Store for Rocks {
         let batch = self.inner.engine_batch(&batch)?;
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
-        self.inner.database.write_opt(batch, &options).map_err(|error| self.inner.fail(&error))
+        fault_point!("store-write-before").map_err(|error| self.inner.fail(&error))?;
+        self.inner.database.write_opt(batch, &options).map_err(|error| self.inner.fail(&error))?;
+        fault_point!("store-write-after").map_err(|error| self.inner.fail(&error))
     }
 
     fn view(&self) -> Arc<dyn Read> {

@@ -37,6 +37,7 @@ use crate::{
         self, Keyring, Place, Purpose, SENTINEL_FOLDER, STORE_FOLDER, make_private_folder,
         replace_file,
     },
+    fault::fault_point,
     limits,
     names::{GroupId, Incarnation, NodeId},
 };
@@ -298,7 +299,10 @@ impl Shared {
         state.sequence += 1;
         let slot = state.free_slot();
         let bytes = seal_slot(&state.record(), slot, &self.keyring)?;
-        if let Err(error) = self.slots[slot].write_all_at(&bytes, 0) {
+        let written = fault_point!("sentinel-write-before")
+            .and_then(|()| self.slots[slot].write_all_at(&bytes, 0))
+            .and_then(|()| fault_point!("sentinel-write-after"));
+        if let Err(error) = written {
             return Err(Self::fail(state, &format!("the sentinel cannot be written: {error}")));
         }
         state.written[slot] = state.sequence;
