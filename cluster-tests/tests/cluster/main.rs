@@ -7,6 +7,7 @@ mod bad_input;
 mod certificates;
 mod cli;
 mod documents;
+mod durability;
 mod faults;
 mod handshake;
 mod lifecycle;

@@ -14,14 +14,17 @@
 #![allow(clippy::type_complexity)] // The closure of a scan says more written out than behind a name.
 
 mod env;
+mod failing;
 mod overlay;
 mod rocks;
+mod room;
 mod sentinel;
 
 use std::{ops::Bound, sync::Arc};
 
 pub use overlay::{Overlay, StateHash};
 pub use rocks::Rocks;
+pub use room::{Level, RESERVE_FILE, Room};
 pub use sentinel::Sentinel;
 
 use crate::names::GroupId;

@@ -31,7 +31,7 @@ use parking_lot::{Condvar, Mutex};
 use prost::Message;
 use rookery_proto::log::v1::{self as proto, AuditCheckpoint, LogId, SentinelGroup, Vote};
 
-use super::{Error, Result};
+use super::{Error, Result, rocks::write_failure};
 use crate::{
     crypto::{
         self, Keyring, Place, Purpose, SENTINEL_FOLDER, STORE_FOLDER, make_private_folder,
@@ -54,6 +54,7 @@ pub struct Sentinel {
 }
 
 struct Shared {
+    folder: PathBuf,
     slots: [File; SLOTS],
     keyring: Arc<Keyring>,
     state: Mutex<State>,
@@ -122,6 +123,7 @@ impl Sentinel {
         let newest = newest.ok_or_else(|| damaged(folder))?;
         let slots = slots.try_into().map_err(|_| Error::Engine("four slots".to_owned()))?;
         let shared = Arc::new(Shared {
+            folder: folder.to_owned(),
             slots,
             keyring: Arc::clone(keyring),
             state: Mutex::new(State::new(&newest, written)),
@@ -303,7 +305,7 @@ impl Shared {
             .and_then(|()| self.slots[slot].write_all_at(&bytes, 0))
             .and_then(|()| fault_point!("sentinel-write-after"));
         if let Err(error) = written {
-            return Err(Self::fail(state, &format!("the sentinel cannot be written: {error}")));
+            return Err(Self::fail(state, &write_failure(&slot_path(&self.folder, slot), &error)));
         }
         state.written[slot] = state.sequence;
         self.changed.notify_all();
@@ -350,7 +352,8 @@ impl Shared {
                 Ok(())
             }
             Err(error) => {
-                Err(Self::fail(&mut state, &format!("the sentinel cannot be synced: {error}")))
+                let why = write_failure(&slot_path(&self.folder, slot), &error);
+                Err(Self::fail(&mut state, &why))
             }
         };
         self.changed.notify_all();
