@@ -9,7 +9,11 @@
 //! before the purge of the entries that made it: what survives a power cut is a prefix of all writes, so the state is
 //! never without the entries that follow it.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+};
 
 use futures::{FutureExt, Stream, StreamExt};
 use openraft::{
@@ -160,18 +164,38 @@ impl StateMachine {
         command: &CommandBytes,
         overlay: &mut Overlay<'_>,
     ) -> Result<Outcome, MachineError> {
-        let entry_error = |why: String| MachineError::Entry { index, why };
-        let command = log::Command::decode(command.0.clone())
-            .map_err(|error| entry_error(format!("it is no command: {error}")))?;
+        let Ok(command) = log::Command::decode(command.0.clone()) else {
+            return Ok(self.poison(index, "it is no command"));
+        };
         if command.version != COMMAND_VERSION {
-            return Err(entry_error(format!(
+            let why = format!(
                 "it has version {}, and this program knows version {COMMAND_VERSION} only; install the program that \
                  the other nodes run",
                 command.version
-            )));
+            );
+            return Err(MachineError::Entry { index, why });
         }
-        let applied = self.machine.apply(index, &command, overlay)?;
-        Ok(Outcome(Some(Box::new(applied))))
+        overlay.mark();
+        let applying = AssertUnwindSafe(|| self.machine.apply(index, &command, overlay));
+        if let Ok(applied) = panic::catch_unwind(applying) {
+            return Ok(Outcome(Some(Box::new(applied?))));
+        }
+        overlay.undo();
+        Ok(self.poison(index, "applying it panicked"))
+    }
+
+    /// The reply to an entry that no node can apply. It changes nothing, here and on every other node: they have the same
+    /// bytes and the same program. A node that stopped for it would stop again at every start, and so would all others.
+    fn poison(&self, index: u64, why: &str) -> Outcome {
+        let group = self.state.group();
+        tracing::error!(%group, index, why, "an entry of the log cannot be applied; it is refused on every node");
+        let refusal = log::Refusal {
+            reason: "ENTRY_REFUSED".to_owned(),
+            message: "The entry could not be applied; nothing was changed.".to_owned(),
+            ..log::Refusal::default()
+        };
+        let outcome = Some(log::applied::Outcome::Refusal(refusal));
+        Outcome(Some(Box::new(log::Applied { index, registry_revision: 0, outcome })))
     }
 
     /// The state as it is now.

@@ -42,7 +42,7 @@ use crate::{
     },
     fault, limits,
     own_certificate::{self, Kept, OwnCertificate, Source},
-    storage::{Rocks, Sentinel},
+    storage::{Rocks, Room, Sentinel},
     tls::{self, TlsIdentity},
 };
 
@@ -65,13 +65,25 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     tokio::select! {
         () = shutdown => {
             tracing::info!("stopping");
-            running.stop().await;
-            Ok(())
+            running.stop().await
         }
         why = failed.recv() => {
+            end_in_time();
             bail!("this node stops: {}", why.unwrap_or_else(|| "it lost its storage".to_owned()))
         }
     }
+}
+
+/// Longest time from a failure of the storage to the end of the process, whatever hangs on that storage.
+const FAILED_END: Duration = Duration::from_secs(3);
+
+/// Whoever waits for a disk that does not answer would keep the process from its end.
+fn end_in_time() {
+    std::thread::spawn(|| {
+        std::thread::sleep(FAILED_END);
+        tracing::error!("this node stops without waiting for its disk any longer");
+        std::process::exit(1);
+    });
 }
 
 /// Completes when the process is told to end (SIGTERM, SIGINT). SIGHUP ends nothing: it has the
@@ -117,6 +129,7 @@ impl Sockets {
 /// The encrypted storage of a data folder.
 struct Storage {
     store: Arc<Rocks>,
+    room: Arc<Room>,
     sealing: Arc<SealingKey>,
     kept: Kept,
     sentinel: Sentinel,
@@ -136,11 +149,12 @@ impl Storage {
         };
         let master = MasterKey::load(&source)?;
         let keyring = Keyring::open(folder, &master)?;
+        let room = Arc::new(Room::open(folder, config.storage.reserve_bytes())?);
         let (sentinel, expected) = Sentinel::open(folder, &keyring)?;
         let sealing = Arc::new(SealingKey::open_or_make(folder, &keyring)?);
         let kept = Kept::open(folder, keyring.clone())?;
-        let store = Rocks::open(folder, keyring)?;
-        Ok(Self { store, sealing, kept, sentinel, expected })
+        let store = Rocks::open_within(folder, keyring, room.clone())?;
+        Ok(Self { store, room, sealing, kept, sentinel, expected })
     }
 }
 
@@ -173,7 +187,7 @@ impl Running {
             let config = config.clone();
             move || Storage::open(&config)
         });
-        let Storage { store, sealing, mut kept, sentinel, expected } = storage.await??;
+        let Storage { store, room, sealing, mut kept, sentinel, expected } = storage.await??;
         let member = Identity::load_or_make(store.as_ref())?.is_member();
         let tls = own_certificate::begin(&mut kept, found, member)?;
         warn_of_dates(&tls.load());
@@ -189,6 +203,7 @@ impl Running {
             config: config.clone(),
             formation: formation.clone(),
             store: store.clone(),
+            room,
             tls: tls.clone(),
             sealing_key: *sealing.public().as_bytes(),
             clock: Arc::new(SystemClock),
@@ -199,6 +214,10 @@ impl Running {
                 Arc::new(move |why| drop(fatal.try_send(why))) // The first reason is the one told.
             },
         };
+        store.on_failure({
+            let fatal = fatal.clone();
+            move |why| drop(fatal.try_send(why.to_owned()))
+        });
         sentinel.on_failure(move |why| drop(fatal.try_send(why.to_owned())));
         let consensus = Consensus::start(parts).await?;
         let clock = Arc::new(SystemClock);
@@ -289,7 +308,10 @@ impl Running {
     }
 
     /// Ends gracefully; every step is bounded.
-    async fn stop(self) {
+    ///
+    /// # Errors
+    /// What the storage could not write at the end.
+    async fn stop(self) -> anyhow::Result<()> {
         self.clients.cancel();
         for task in self.client_tasks {
             let _ended = task.await; // Bounded by `limits::SHUTDOWN_GRACE`.
@@ -304,11 +326,9 @@ impl Running {
             task.abort();
         }
         let store = self.store;
-        match spawn_blocking(move || store.flush()).await {
-            Ok(Ok(())) => tracing::info!("stopped"),
-            Ok(Err(error)) => tracing::warn!(%error, "the store was not flushed"),
-            Err(error) => tracing::warn!(%error, "the store was not flushed"),
-        }
+        spawn_blocking(move || store.flush()).await??;
+        tracing::info!("stopped");
+        Ok(())
     }
 }
 

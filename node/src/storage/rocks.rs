@@ -43,8 +43,8 @@ use super::{
 };
 use crate::{
     crypto::{
-        self, FILE_HEADER_BYTES, FileCipher, KEYRING_FILE, Keyring, Place, Purpose, SENTINEL_FOLDER,
-        STORE_FOLDER, make_private_folder, sync_folder,
+        self, FILE_HEADER_BYTES, FileCipher, KEYRING_FILE, Keyring, Place, Purpose,
+        SENTINEL_FOLDER, STORE_FOLDER, make_private_folder, sync_folder,
     },
     fault::fault_point,
     names::GroupId,
@@ -114,11 +114,7 @@ impl Rocks {
     ///
     /// # Errors
     /// As [`Rocks::open`].
-    pub fn open_within(
-        folder: &Path,
-        keyring: Arc<Keyring>,
-        room: Arc<Room>,
-    ) -> Result<Arc<Self>> {
+    pub fn open_within(folder: &Path, keyring: Arc<Keyring>, room: Arc<Room>) -> Result<Arc<Self>> {
         make_private_folder(folder)?;
         let store = folder.join(STORE_FOLDER);
         let env = env::encrypting(FileCipher::new(Arc::clone(&keyring)));
@@ -402,7 +398,10 @@ pub(super) fn write_failure(path: &Path, error: &impl std::fmt::Display) -> Stri
         true => "make room on its file system",
         false => "look at its disk and file system",
     };
-    format!("{} cannot be written: {error}; {what_to_do}, then start the node again", path.display())
+    format!(
+        "{} cannot be written: {error}; {what_to_do}, then start the node again",
+        path.display()
+    )
 }
 
 const BACKGROUND_ERRORS: &str = "rocksdb.background-errors";
@@ -515,7 +514,8 @@ impl Inner {
     fn check_background(&self) {
         let errors = self.database.property_int_value(BACKGROUND_ERRORS);
         if errors.ok().flatten().is_some_and(|errors| errors > 0) {
-            let error = "a flush or a compaction in the background failed; the lines before say why";
+            let error =
+                "a flush or a compaction in the background failed; the lines before say why";
             let _told = self.fail(&error); // There is nobody here to give it to.
         }
     }

@@ -317,8 +317,8 @@ mod tests {
         let steps = [
             (0, Level::Enough, true),
             (75, Level::Enough, true),
-            (77, Level::Low, true),  // 7 of 8 MiB
-            (75, Level::Low, true),  // the way back asks for 2 more
+            (77, Level::Low, true), // 7 of 8 MiB
+            (75, Level::Low, true), // the way back asks for 2 more
             (74, Level::Enough, true),
             (83, Level::Low, false), // 1 MiB left: the reserve is given up
             (82, Level::Low, false),

@@ -15,7 +15,8 @@
 //!
 //! It remembers the last checkpoint of the audit log as well, which consensus holds against the chain at a start.
 //!
-//! The sentinel cannot find a data folder that was replaced as a whole, itself included: that is for the peers.
+//! The sentinel cannot find a data folder that was replaced as a whole, itself included: that is for the peers. For them
+//! it counts the sessions of the folder (`consensus/folder_age.rs`).
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +30,9 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use prost::Message;
-use rookery_proto::log::v1::{self as proto, AuditCheckpoint, LogId, SentinelGroup, Vote};
+use rookery_proto::log::v1::{
+    self as proto, AuditCheckpoint, FolderAge, LogId, SentinelGroup, Vote,
+};
 
 use super::{Error, Result, rocks::write_failure};
 use crate::{
@@ -70,6 +73,10 @@ struct State {
     incarnation: Vec<u8>,
     groups: BTreeMap<u64, SentinelGroup>,
     audit_checkpoint: Option<AuditCheckpoint>,
+    age: FolderAge,
+    refused: String,
+    /// Logs have grown since the last tick.
+    grown: bool,
     /// The sequence that each slot holds; 0 for none.
     written: [u64; SLOTS],
     durable: usize,
@@ -173,6 +180,41 @@ impl Sentinel {
         })
     }
 
+    /// Begins a session: this folder has this age from now on; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Engine`], final.
+    pub fn begin_session(&self, age: FolderAge) -> Result<()> {
+        self.shared.change_durably(|state| state.age = age)
+    }
+
+    /// Makes the present session a tick older where logs have grown since the last tick; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Engine`], final.
+    pub fn tick(&self) -> Result<Option<FolderAge>> {
+        if !self.shared.state.lock().grown {
+            return Ok(None);
+        }
+        let mut age = None;
+        self.shared.change_durably(|state| {
+            state.grown = false;
+            if let Some(session) = state.age.sessions.last_mut() {
+                session.ticks += 1;
+            }
+            age = Some(state.age.clone());
+        })?;
+        Ok(age)
+    }
+
+    /// Records that this folder must not be used any more; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Engine`], final.
+    pub fn refuse(&self, why: &str) -> Result<()> {
+        self.shared.change_durably(|state| state.refused = why.to_owned())
+    }
+
     /// Records the last checkpoint of the audit log that was applied; durable when it returns.
     ///
     /// # Errors
@@ -188,6 +230,7 @@ impl Sentinel {
     pub fn record(&self, groups: impl IntoIterator<Item = SentinelGroup>) -> Result<()> {
         let mut state = self.shared.state.lock();
         state.update(groups);
+        state.grown = true;
         self.shared.write(&mut state).map(drop)
     }
 
@@ -243,6 +286,9 @@ impl State {
             incarnation: newest.incarnation.clone(),
             groups: newest.groups.iter().map(|group| (group.group, *group)).collect(),
             audit_checkpoint: newest.audit_checkpoint.clone(),
+            age: newest.age.clone().unwrap_or_default(),
+            refused: newest.refused.clone(),
+            grown: false,
             written,
             durable: slot_of(&written),
             syncing: None,
@@ -265,6 +311,8 @@ impl State {
             incarnation: self.incarnation.clone(),
             groups: self.groups.values().copied().collect(),
             audit_checkpoint: self.audit_checkpoint.clone(),
+            age: (!self.age.sessions.is_empty()).then(|| self.age.clone()),
+            refused: self.refused.clone(),
         }
     }
 
