@@ -92,12 +92,25 @@ pub async fn succeed(
 /// # Errors
 /// The binary is missing.
 pub fn command() -> Result<Command> {
-    let mut command = Command::new(path()?);
+    Ok(without_configuration(Command::new(path()?)))
+}
+
+/// [`command`], started by another program.
+///
+/// # Errors
+/// The binary is missing.
+pub fn wrapped(program: &str, arguments: &[String]) -> Result<Command> {
+    let mut command = Command::new(program);
+    command.args(arguments).arg(path()?);
+    Ok(without_configuration(command))
+}
+
+fn without_configuration(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ROOKERY_") {
             command.env_remove(name);
         }
     }
     command.env("NO_COLOR", "1");
-    Ok(command)
+    command
 }

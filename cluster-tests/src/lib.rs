@@ -14,6 +14,7 @@
 //! | [`caller`] | the typed calls of one identity on one node, and what a status decided |
 //! | [`contract`] | every RPC of the contract, and a way to call it without its types |
 //! | [`workload`] | writers that remember what was acknowledged, and the proof that it is still there |
+//! | [`disks`] | file systems that lose power, fail, fill up or stand still; damaged folders |
 //! | [`markers`] | planted words, and the search for them in every file of a folder |
 //! | [`golden`] | texts that a reader reviews once and a test compares afterwards |
 //! | [`fault_proxy`] | a proxy that breaks links on request, with Toxiproxy's interface |
@@ -29,6 +30,7 @@ pub mod cluster;
 pub mod connection;
 pub mod containers;
 pub mod contract;
+pub mod disks;
 pub mod fault_proxy;
 pub mod golden;
 pub mod identity;

@@ -3,6 +3,13 @@
 use std::{fs, io::Read as _, path::Path};
 
 use anyhow::{Context as _, Result};
+use base64::{
+    Engine as _,
+    engine::{
+        GeneralPurpose,
+        general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+    },
+};
 
 /// Where a marker was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +31,8 @@ pub struct Found {
     pub hits: Vec<Hit>,
 }
 
-/// Searches contents and names of all files below `folder` for `markers`, as UTF-8, UTF-16 and hex.
+/// Searches contents and names of all files below `folder` for `markers`: as UTF-8, UTF-16 in both orders, hex in both
+/// cases, and base64 at any alignment in both alphabets.
 ///
 /// # Errors
 /// A file cannot be read; one that disappears meanwhile is passed over.
@@ -66,15 +74,29 @@ fn walk(folder: &Path, patterns: &[(String, Vec<Vec<u8>>)], found: &mut Found) -
     Ok(())
 }
 
-/// The marker as it might stand in a file: plain, as UTF-16, and as hex in either case.
+/// The marker as it might stand in a file.
 fn encodings(marker: &str) -> Vec<Vec<u8>> {
     let hex = hex::encode(marker);
-    vec![
+    let mut all = vec![
         marker.as_bytes().to_vec(),
         marker.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+        marker.encode_utf16().flat_map(u16::to_be_bytes).collect(),
         hex.to_uppercase().into_bytes(),
         hex.into_bytes(),
-    ]
+    ];
+    for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+        all.extend((0..3).map(|before| inside_base64(&engine, marker, before)));
+    }
+    all
+}
+
+/// The letters of base64 that a marker alone decides, where `before` bytes (modulo 3) stand before it.
+fn inside_base64(engine: &GeneralPurpose, marker: &str, before: usize) -> Vec<u8> {
+    let padded = [vec![0; before], marker.as_bytes().to_vec()].concat();
+    let letters = engine.encode(&padded).into_bytes();
+    // Letters of six bits: those that hold a bit of what stands before or behind are left out.
+    let (first, end) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
+    letters[first..end].to_vec()
 }
 
 #[cfg(test)]
@@ -85,9 +107,19 @@ mod tests {
     #[test]
     fn markers_are_found_in_contents_and_names_in_every_encoding() {
         let marker = "heron-7f3a";
-        let cases: [(&str, Vec<u8>); 5] = [
+        let around = |before: usize| format!("{}{marker}>>>???", "x".repeat(before));
+        let standard = |before| STANDARD_NO_PAD.encode(around(before)).into_bytes();
+        let url_safe = |before| URL_SAFE_NO_PAD.encode(around(before)).into_bytes();
+        let cases: [(&str, Vec<u8>); 12] = [
             ("plain", b"xx heron-7f3a yy".to_vec()),
             ("wide", marker.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+            ("wide, big endian", marker.encode_utf16().flat_map(u16::to_be_bytes).collect()),
+            ("base64", standard(0)),
+            ("base64 of one later", standard(1)),
+            ("base64 of two later", standard(2)),
+            ("base64 for addresses", url_safe(0)),
+            ("base64 for addresses of one later", url_safe(1)),
+            ("base64 for addresses of two later", url_safe(2)),
             ("hex", hex::encode(marker).into_bytes()),
             ("upper", hex::encode_upper(marker).into_bytes()),
             ("name-heron-7f3a", b"nothing".to_vec()),

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -56,6 +56,9 @@ pub struct Node {
     pub identity: Identity,
     /// `ROOKERY_` variables that it is started with.
     pub environment: Vec<(String, String)>,
+    /// A program and its arguments that start it in their turn, such as `strace -D`; its process keeps the id.
+    pub wrapper: Vec<String>,
+    data: PathBuf,
     process: Option<Child>,
 }
 
@@ -92,7 +95,28 @@ impl Node {
 
     fn new(name: &str, folder: &Path, addresses: Addresses, identity: Identity) -> Self {
         let (name, folder) = (name.to_owned(), folder.to_owned());
-        Self { name, folder, addresses, identity, environment: Vec::new(), process: None }
+        let data = folder.join("data");
+        Self {
+            name,
+            folder,
+            addresses,
+            identity,
+            environment: Vec::new(),
+            wrapper: Vec::new(),
+            data,
+            process: None,
+        }
+    }
+
+    /// The same node with a copy of its folder, at other addresses; for one that stands alone.
+    #[must_use]
+    pub fn copied(&self, folder: &Path, addresses: Addresses) -> Self {
+        let mut copy = Self::new(&self.name, folder, addresses, self.identity.clone());
+        copy.environment.clone_from(&self.environment);
+        copy.set("listen.client", &addresses.client.to_string());
+        copy.set("listen.peer", &addresses.peer.to_string());
+        copy.set("listen.ops", &addresses.ops.to_string());
+        copy
     }
 
     /// The configuration file.
@@ -104,7 +128,13 @@ impl Node {
     /// The data folder.
     #[must_use]
     pub fn data(&self) -> PathBuf {
-        self.folder.join("data")
+        self.data.clone()
+    }
+
+    /// Has the node keep its data in `folder` from the next start on, such as on another file system.
+    pub fn keep_data_in(&mut self, folder: &Path) {
+        self.set("node.data", &folder.display().to_string());
+        folder.clone_into(&mut self.data);
     }
 
     /// The admin socket.
@@ -139,7 +169,11 @@ impl Node {
     pub fn start(&mut self) -> Result<()> {
         anyhow::ensure!(!self.running(), "{} runs already", self.name);
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = binary::command()?.into_std();
+        let mut command = match self.wrapper.split_first() {
+            None => binary::command()?,
+            Some((program, arguments)) => binary::wrapped(program, arguments)?,
+        }
+        .into_std();
         command
             .arg("start")
             .arg("--config")
@@ -193,6 +227,14 @@ impl Node {
     /// # Errors
     /// It does not run, or not ended within `limit`.
     pub async fn ended(&mut self, limit: Duration) -> Result<i32> {
+        Ok(self.wait_exit(limit).await?.code().unwrap_or(-1))
+    }
+
+    /// Waits until the process ends by itself, and gives how it ended: its exit code, or the signal.
+    ///
+    /// # Errors
+    /// It does not run, or not ended within `limit`.
+    pub async fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
         let child = self.process.as_mut().with_context(|| format!("{} is down", self.name))?;
         let start = Instant::now();
         let status = loop {
@@ -203,7 +245,7 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         self.process = None;
-        Ok(status.code().unwrap_or(-1))
+        Ok(status)
     }
 
     /// SIGSTOP: the process stands still and keeps its connections.

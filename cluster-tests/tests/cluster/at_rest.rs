@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
 use cluster_tests::{
     caller::{granted, request_id},
     cluster::Cluster,
     identity::Identity,
     markers,
+    node::Node,
 };
 use rookery_proto::{
     cluster::v1::TriggerSnapshotRequest,
@@ -19,7 +21,15 @@ use sha2::{Digest as _, Sha256};
 #[tokio::test]
 async fn nothing_that_was_stored_is_readable_on_disk() -> Result<()> {
     let settings = [("raft.snapshot_after_entries", "50")];
-    let mut cluster = Cluster::start_with(3, &settings).await?;
+    let mut cluster = Cluster::prepare(3, &settings).await?;
+    for node in &mut cluster.nodes {
+        // Where programs leave what they need for a moment.
+        let temporary = node.folder.join("temporary");
+        std::fs::create_dir(&temporary)?;
+        node.environment.push(("TMPDIR".to_owned(), temporary.display().to_string()));
+        node.start()?;
+    }
+    cluster.ready().await?;
     let markers = plant(&mut cluster).await?;
     cluster.same_state().await?;
     let none_found = |cluster: &Cluster, when: &str| -> Result<()> {
@@ -33,21 +43,57 @@ async fn nothing_that_was_stored_is_readable_on_disk() -> Result<()> {
         Ok(())
     };
     none_found(&cluster, "while running")?;
+    for node in &cluster.nodes {
+        only_in_its_folder(node)?;
+    }
     for node in &mut cluster.nodes {
         anyhow::ensure!(node.stop().await? == 0);
     }
     none_found(&cluster, "after a stop")?;
-    // The search itself works: a control file with one marker is found.
-    let control = cluster.nodes[0].data().join("control");
-    std::fs::write(&control, format!("..{}..", markers[0]))?;
-    let found = markers::search(&cluster.nodes[0].data(), &markers)?;
-    anyhow::ensure!(found.hits.len() == 1, "{:?}", found.hits);
-    std::fs::remove_file(control)?;
+    the_search_finds(&cluster.nodes[0].data(), &markers)?;
     for node in &mut cluster.nodes {
         node.start()?;
     }
     cluster.ready().await?;
     cluster.finish().await
+}
+
+/// The search itself works: each marker is found in a control file, in each encoding.
+fn the_search_finds(folder: &Path, markers: &[String]) -> Result<()> {
+    let control = folder.join("control");
+    for marker in markers {
+        let base64 = |text: String| base64::engine::general_purpose::STANDARD.encode(text);
+        let utf16 = |order: fn(u16) -> [u8; 2]| marker.encode_utf16().flat_map(order).collect();
+        let contents: [(&str, Vec<u8>); 8] = [
+            ("plain", format!("..{marker}..").into_bytes()),
+            ("hex", hex::encode(marker).into_bytes()),
+            ("HEX", hex::encode_upper(marker).into_bytes()),
+            ("base64", base64(marker.clone()).into_bytes()),
+            ("base64 behind one byte", base64(format!("x{marker}")).into_bytes()),
+            ("base64 behind two bytes", base64(format!("xx{marker}")).into_bytes()),
+            ("UTF-16, little endian", utf16(u16::to_le_bytes)),
+            ("UTF-16, big endian", utf16(u16::to_be_bytes)),
+        ];
+        for (encoding, content) in contents {
+            std::fs::write(&control, content)?;
+            let found = markers::search(folder, std::slice::from_ref(marker))?;
+            anyhow::ensure!(found.hits.len() == 1, "{encoding} of {marker}: {:?}", found.hits);
+        }
+    }
+    Ok(std::fs::remove_file(control)?)
+}
+
+/// No file is open outside of the node's own folder: nothing is written where nobody looks.
+fn only_in_its_folder(node: &Node) -> Result<()> {
+    let pid = node.pid().context("a process")?;
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let Ok(target) = std::fs::read_link(entry?.path()) else { continue }; // Closed meanwhile.
+        let file = target.is_absolute() && !target.starts_with("/dev") && !target.starts_with("/proc");
+        anyhow::ensure!(!file || target.starts_with(&node.folder), "{}", target.display());
+    }
+    let temporary = std::fs::read_dir(node.folder.join("temporary"))?.count();
+    anyhow::ensure!(temporary == 0, "{temporary} temporary files of {}", node.name);
+    Ok(())
 }
 
 /// Stores words of every kind that a client can store, often enough to fill files, and gives them back.
@@ -83,8 +129,13 @@ async fn plant(cluster: &mut Cluster) -> Result<Vec<String>> {
         let name = format!("{} {number}", word("certificate"));
         cluster.register(&name, Clearance::User, &[(&database, Access::Read)]).await?;
     }
+    // What looks most like a secret to whoever reads it.
+    let connection =
+        format!("{{\"url\":\"https://{0}:{0}@db.example/{0};Password={0}\"}}", word("connection"));
+    admin.put(&database, &word("id"), &connection).await?;
     let generate = GenerateCertificateRequest {
         name: word("generated"),
+        note: word("note"),
         clearance: Clearance::User.into(),
         grants: granted(&[(&database, Access::Read)]),
         password: word("password"),
@@ -104,8 +155,10 @@ async fn plant(cluster: &mut Cluster) -> Result<Vec<String>> {
     let token = cluster.join_token(60).await?;
     let mut markers: Vec<_> =
         ["value", "id", "field", "collection", "database", "certificate", "generated", "password"]
+            .into_iter()
+            .chain(["connection", "note"])
             .map(word)
-            .to_vec();
+            .collect();
     markers.push(key_line);
     // The end of a token is part of its secret or of the pin; the log keeps neither in the clear.
     markers.push(token[token.len() - 20..].to_owned());

@@ -251,6 +251,10 @@ impl Consensus {
             purge_batch_size: 256,
             replication_lag_threshold: times.snapshot_after_entries.max(1_000),
             enable_pre_vote: Some(true),
+            // Who led before a restart stands for election again. Restored as leader of its old term it would not know
+            // what was committed, and serve stale reads; and entries that it sent before its own disk had them would
+            // be gone, so that it would give their log ids to others.
+            enable_leader_restore: Some(false),
             ..openraft::Config::default()
         };
         Ok(Arc::new(config.validate()?))
@@ -274,7 +278,7 @@ impl Consensus {
             if self.groups.find(group).is_none()
                 && let Err(error) = self.start_database(&registry, *id).await
             {
-                tracing::error!(database = %id, %error, "a database cannot be started on this node");
+                self.not_started(*id, &error);
             }
         }
         for id in self.held_databases()? {
@@ -283,6 +287,16 @@ impl Consensus {
             }
         }
         Ok(())
+    }
+
+    /// Storage that is wrong for one database is wrong for the node: it stops, and does not try until it is believed.
+    fn not_started(&self, database: DatabaseId, error: &Error) {
+        let storage = matches!(error, Error::Storage(_) | Error::Stopped(_));
+        if storage && !self.stop.is_cancelled() {
+            (self.on_fatal)(format!("database {database} cannot be started: {error}"));
+        } else {
+            tracing::error!(%database, %error, "a database cannot be started on this node");
+        }
     }
 
     async fn start_database(&self, registry: &Registry, id: DatabaseId) -> Result<(), Error> {

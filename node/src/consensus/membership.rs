@@ -121,6 +121,7 @@ impl Consensus {
     async fn begin(&self) -> Result<(), Error> {
         self.open_channels();
         self.start_cluster_group().await?;
+        self.check_name()?;
         self.refresh_channels();
         self.initialize_if_first().await?;
         self.spawn(|this| async move { this.duties().await });
@@ -133,6 +134,23 @@ impl Consensus {
         self.spawn(|this| async move { this.declare_well_known().await });
         self.spawn(|this| async move { this.tell_expiry().await });
         Ok(())
+    }
+
+    /// A data folder under the configuration of another node, with its master key: two nodes would each show the
+    /// other's certificate and address.
+    fn check_name(&self) -> Result<(), Error> {
+        let (id, configured) = (self.node_id(), &self.config.node.name);
+        match self.registry().node(id) {
+            Some(record) if record.name != *configured => Err(crate::storage::Error::Folder(format!(
+                "the data folder {} is that of the node {} (id {id}), but the configuration names this node {configured}; \
+                 put the folder back where it belongs",
+                self.config.node.data.display(),
+                record.name
+            ))
+            .into()),
+            // The registry of a node that has just joined comes from the others.
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn spawn<F, Fut>(&self, task: F)

@@ -152,8 +152,11 @@ impl Storage {
         let keyring = Keyring::open(folder, &master)?;
         let room = Arc::new(Room::open(folder, config.storage.reserve_bytes())?);
         let (sentinel, expected) = Sentinel::open(folder, &keyring)?;
-        let sealing = Arc::new(SealingKey::open_or_make(folder, &keyring)?);
-        let kept = Kept::open(folder, keyring.clone())?;
+        let named = |file: &str| format!("{} cannot be used", folder.join(file).display());
+        let sealing = SealingKey::open_or_make(folder, &keyring);
+        let sealing = Arc::new(sealing.with_context(|| named(crypto::SEALING_KEY_FILE))?);
+        let kept = Kept::open(folder, keyring.clone());
+        let kept = kept.with_context(|| named(own_certificate::KEPT_FILE))?;
         let store = Rocks::open_within(folder, keyring, room.clone())?;
         Ok(Self { store, room, sealing, kept, sentinel, expected })
     }

@@ -39,7 +39,12 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use self::{kept::Kept, source::Source, steps::seal_key, watch::watch};
+pub use self::{
+    kept::{FILE as KEPT_FILE, Kept},
+    source::Source,
+    steps::seal_key,
+    watch::watch,
+};
 use crate::{
     clock::Clock,
     consensus::Consensus,
