@@ -88,7 +88,8 @@ fn only_in_its_folder(node: &Node) -> Result<()> {
     let pid = node.pid().context("a process")?;
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
         let Ok(target) = std::fs::read_link(entry?.path()) else { continue }; // Closed meanwhile.
-        let file = target.is_absolute() && !target.starts_with("/dev") && !target.starts_with("/proc");
+        let file =
+            target.is_absolute() && !target.starts_with("/dev") && !target.starts_with("/proc");
         anyhow::ensure!(!file || target.starts_with(&node.folder), "{}", target.display());
     }
     let temporary = std::fs::read_dir(node.folder.join("temporary"))?.count();

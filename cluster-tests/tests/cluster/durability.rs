@@ -7,13 +7,17 @@
 
 #![allow(clippy::print_stdout)] // What died how often is worth reading.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use cluster_tests::{
     caller::Caller,
     cluster::{Cluster, HEAL_LIMIT},
     identity::Identity,
+    logs,
     wait::eventually,
     workload::Load,
 };
@@ -60,11 +64,14 @@ const VOTES_AND_LOGS: &[(&str, Way)] = &[
     ("apply", Way::Load),
 ];
 
-const STATE_AND_SNAPSHOTS: &[(&str, Way)] = &[
+const STATE: &[(&str, Way)] = &[
     ("registry-write", Way::Registration),
     ("keyring-write", Way::Creation),
     ("purge", Way::Load),
     ("snapshot-build", Way::Load),
+];
+
+const SNAPSHOTS: &[(&str, Way)] = &[
     ("snapshot-receive", Way::Absence),
     ("snapshot-install", Way::Absence),
     ("snapshot-send", Way::AbsenceOfAnother),
@@ -77,7 +84,35 @@ async fn a_node_that_dies_at_any_point_of_its_log_comes_back_whole() -> Result<(
 
 #[tokio::test]
 async fn a_node_that_dies_at_any_point_of_its_state_comes_back_whole() -> Result<()> {
-    survive(STATE_AND_SNAPSHOTS).await
+    survive(STATE).await
+}
+
+#[tokio::test]
+async fn a_node_that_dies_during_a_snapshot_comes_back_whole_whichever_end_it_is() -> Result<()> {
+    survive(SNAPSHOTS).await
+}
+
+/// What fails, how, and what its last words must name.
+const FAILURES: &[(&str, &str, Way, &str)] = &[
+    ("store-write-before", "200*off->return(eio)", Way::Load, "data/store cannot be written: "),
+    ("store-write-before", "200*off->return(enospc)", Way::Load, "make room on its file system"),
+    ("sentinel-write-before", "200*off->return(eio)", Way::Load, "data/sentinel/slot"),
+    ("keyring-write-before", "return(eio)", Way::Creation, "data/keyring cannot be written: "),
+    ("vote-save-before", "return(eio)", Way::Election, "Input/output error"),
+    ("log-append-after", "200*off->panic", Way::Load, "the committer panicked"),
+];
+
+#[tokio::test]
+async fn a_node_whose_storage_fails_ends_with_a_reason_and_comes_back_whole() -> Result<()> {
+    let mut ordeal = Ordeal::start().await?;
+    for part in ["cannot be written", "Input/output", "panicked", "this node stops", "stopped"] {
+        ordeal.cluster.expect_in_logs(part);
+    }
+    for (point, action, way, reason) in FAILURES {
+        let what = || format!("{point}={action}");
+        ordeal.fail_at(point, action, *way, reason).await.with_context(what)?;
+    }
+    ordeal.judge().await
 }
 
 /// A cluster under load, and what became of it so far.
@@ -90,15 +125,7 @@ struct Ordeal {
 }
 
 async fn survive(points: &[(&str, Way)]) -> Result<()> {
-    let settings = [("raft.snapshot_after_entries", SNAPSHOT_AFTER.to_string())];
-    let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
-    let mut cluster = Cluster::start_with(3, &settings).await?;
-    cluster.expect_in_logs("FAILPOINTS is set");
-    cluster.admin(0)?.create_database(DATABASE, 3).await?;
-    let everywhere = cluster.everywhere(Some(&cluster.administrator))?;
-    let load = Load::start(&everywhere, DATABASE, WRITERS);
-    load.progress(PROGRESS, HEAL_LIMIT).await?;
-    let mut ordeal = Ordeal { cluster, everywhere, revoked: Vec::new(), load, rounds: 0 };
+    let mut ordeal = Ordeal::start().await?;
     for (point, way) in points {
         for side in ["before", "after"] {
             let point = format!("{point}-{side}");
@@ -112,6 +139,46 @@ async fn survive(points: &[(&str, Way)]) -> Result<()> {
 }
 
 impl Ordeal {
+    async fn start() -> Result<Self> {
+        let settings = [("raft.snapshot_after_entries", SNAPSHOT_AFTER.to_string())];
+        let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
+        let mut cluster = Cluster::start_with(3, &settings).await?;
+        cluster.expect_in_logs("FAILPOINTS is set");
+        cluster.admin(0)?.create_database(DATABASE, 3).await?;
+        let everywhere = cluster.everywhere(Some(&cluster.administrator))?;
+        let load = Load::start(&everywhere, DATABASE, WRITERS);
+        load.progress(PROGRESS, HEAL_LIMIT).await?;
+        Ok(Self { cluster, everywhere, revoked: Vec::new(), load, rounds: 0 })
+    }
+
+    /// A node ends by itself because its storage fails; gives its last words to the reader.
+    async fn fail_at(&mut self, point: &str, action: &str, way: Way, reason: &str) -> Result<()> {
+        let victim = self.rounds % 3;
+        self.rounds += 1;
+        self.cluster.nodes[victim].kill()?;
+        self.revoke_somebody().await?;
+        self.cluster.nodes[victim]
+            .environment
+            .push(("FAILPOINTS".to_owned(), format!("{point}={action}")));
+        let status = self.run_until_it_ends(victim, way, DEATH_LIMIT).await?;
+        let words = logs::tail(&self.cluster.nodes[victim].log(), 1);
+        println!("{point}={action}: {status}: {words}");
+        anyhow::ensure!(status.code().is_some_and(|code| code != 0), "the node ended: {status}");
+        anyhow::ensure!(words.contains(reason), "its last words are: {words}");
+        self.come_back(victim).await
+    }
+
+    async fn come_back(&mut self, victim: usize) -> Result<()> {
+        self.cluster.nodes[victim].environment.retain(|(name, _)| name != "FAILPOINTS");
+        for node in &mut self.cluster.nodes {
+            if !node.running() {
+                node.start()?;
+            }
+        }
+        self.cluster.ready_within(HEAL_LIMIT).await.context("after the last restart")?;
+        self.load.progress(PROGRESS, HEAL_LIMIT).await.context("after the last restart")
+    }
+
     /// One row; gives the number of deaths.
     async fn die_at(&mut self, point: &str, way: Way) -> Result<usize> {
         let victim = self.rounds % 3;
@@ -126,7 +193,8 @@ impl Ordeal {
             .push(("FAILPOINTS".to_owned(), format!("{point}=return(kill)")));
         self.start_and_die(victim, way, DEATH_LIMIT).await?;
         let mut deaths = 1;
-        if way != Way::AbsenceOfAnother
+        if point.ends_with("before")
+            && way != Way::AbsenceOfAnother
             && self.start_and_die(victim, way, RELAPSE_LIMIT).await.is_ok()
         {
             deaths += 1;
@@ -134,28 +202,39 @@ impl Ordeal {
         if self.cluster.nodes[victim].running() {
             self.cluster.nodes[victim].kill()?;
         }
-        self.cluster.nodes[victim].environment.retain(|(name, _)| name != "FAILPOINTS");
-        for node in &mut self.cluster.nodes {
-            if !node.running() {
-                node.start()?;
-            }
-        }
-        self.cluster.ready_within(HEAL_LIMIT).await.context("after the last restart")?;
-        self.load.progress(PROGRESS, HEAL_LIMIT).await.context("after the last restart")?;
+        self.come_back(victim).await?;
         Ok(deaths)
     }
 
-    /// Starts the node and brings it to its fault point; an error where it lives on after `limit`.
+    /// Starts the node and has it killed at its fault point; an error where it lives on after `limit`.
     async fn start_and_die(&mut self, victim: usize, way: Way, limit: Duration) -> Result<()> {
+        let status = self.run_until_it_ends(victim, way, limit).await?;
+        anyhow::ensure!(
+            status.code().is_none(),
+            "the node ended with {status}, and not as if killed"
+        );
+        Ok(())
+    }
+
+    async fn run_until_it_ends(
+        &mut self,
+        victim: usize,
+        way: Way,
+        limit: Duration,
+    ) -> Result<ExitStatus> {
         let other = (victim + 1) % 3;
         if way == Way::AbsenceOfAnother {
             self.cluster.nodes[other].kill()?;
         }
         self.cluster.nodes[victim].start()?;
-        let begun = Instant::now();
+        let (begun, written) = (Instant::now(), self.load.acknowledged());
         let mut led_since = None;
         while self.cluster.nodes[victim].running() {
-            anyhow::ensure!(begun.elapsed() < limit, "the node did not come by in {limit:?}");
+            anyhow::ensure!(
+                begun.elapsed() < limit,
+                "the node did not come by in {limit:?}; {} writes were acknowledged meanwhile",
+                self.load.acknowledged() - written
+            );
             match way {
                 Way::Load | Way::Absence => {}
                 Way::Election => self.elect((victim + 1 + self.rounds % 2) % 3).await,
@@ -175,9 +254,7 @@ impl Ordeal {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let code = self.cluster.nodes[victim].ended(limit).await?;
-        anyhow::ensure!(code == -1, "the node ended with exit code {code}, and not as if killed");
-        Ok(())
+        self.cluster.nodes[victim].wait_exit(limit).await
     }
 
     /// Asks for an election; whoever cannot have one is asked again in the next round of the loop.

@@ -8,6 +8,8 @@ mod certificates;
 mod cli;
 mod documents;
 mod durability;
+mod durability_folders;
+mod durability_full;
 mod faults;
 mod handshake;
 mod lifecycle;

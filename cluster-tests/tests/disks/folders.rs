@@ -106,7 +106,9 @@ async fn a_folder_of_an_earlier_time_never_counts() -> Result<()> {
             let tail = logs::tail(&cluster.nodes[0].log(), 8);
             let stored = read_all(&cluster.admin(0)?, "ledger", "").await;
             let served = stored.map(|all| all.len()).map_err(|error| format!("{error:#}"));
-            anyhow::bail!("a node with a folder of an earlier time runs on; it served {served:?}:\n{tail}");
+            anyhow::bail!(
+                "a node with a folder of an earlier time runs on; it served {served:?}:\n{tail}"
+            );
         }
     }
     ledger.check(&mut cluster).await?;

@@ -79,11 +79,8 @@ async fn a_leader_that_stood_still_answers_nothing_from_its_past() -> Result<()>
 }
 
 async fn read(caller: Caller) -> Result<Vec<u8>, Code> {
-    let request = GetDocumentRequest {
-        database: "ledger".into(),
-        id: "value".into(),
-        stale_ok: false,
-    };
+    let request =
+        GetDocumentRequest { database: "ledger".into(), id: "value".into(), stale_ok: false };
     let mut request = tonic::Request::new(request);
     request.set_timeout(Duration::from_secs(20));
     let answer = caller.documents().get_document(request).await;
