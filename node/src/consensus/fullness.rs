@@ -3,8 +3,9 @@
 //! A storage error stops a group for good, so nothing that might not fit reaches openraft:
 //! 1. Each node tells the leader of the cluster group whether its disk is full, with every question for freshness; the
 //!    answer names all nodes whose disks are (so everybody knows within a lease).
-//! 2. A leader refuses a write with `DISK_FULL` where its own disk is full, or where too few of the voters have room. What
-//!    takes rights away and what frees room is taken as long as there is a reserve ([`Room`](crate::storage::Room)).
+//! 2. A leader refuses a write with `DISK_FULL` where too few of the voters have room; where only its own disk is full the
+//!    call waits for step 4. What takes rights away and what frees room is taken as long as there is a reserve
+//!    ([`Room`](crate::storage::Room)).
 //! 3. A follower with a full disk takes the entries of the cluster group, and of databases none: it falls behind, has its
 //!    reads served by others, and catches up by itself when there is room. Votes and heartbeats it answers as ever.
 //! 4. A leader with a full disk hands over to a voter with room.
@@ -83,7 +84,7 @@ impl Consensus {
     /// Step 2.
     ///
     /// # Errors
-    /// `DISK_FULL` as a refusal; nothing of the command has gone anywhere.
+    /// `DISK_FULL` as a refusal, [`Error::NotLeader`] where others have room; nothing of the command has gone anywhere.
     pub(super) fn check_room(&self, group: &Group, proposal: &Proposal) -> Result<(), Error> {
         let level = self.room.level();
         let needed = match &proposal.command {
@@ -101,6 +102,13 @@ impl Consensus {
         if needed {
             return Ok(());
         }
+        let voters: BTreeSet<NodeId> = group.raft.voter_ids().map(NodeId).collect();
+        let full: Vec<NodeId> = self.full_nodes().intersection(&voters).copied().collect();
+        let majority_has_room = voters.len() - full.len() > voters.len() / 2;
+        if level == Level::Low && majority_has_room {
+            // Step 4 is about to make another one the leader: the call waits for it.
+            return Err(Error::NotLeader);
+        }
         if level == Level::Low {
             return Err(disk_full(&format!(
                 "the disk of node {}, which leads this group, is full: {} MiB are free and {} are needed",
@@ -109,16 +117,14 @@ impl Consensus {
                 self.room.needed_bytes() >> 20,
             )));
         }
-        let voters: BTreeSet<NodeId> = group.raft.voter_ids().map(NodeId).collect();
-        let full: Vec<String> =
-            self.full_nodes().intersection(&voters).map(NodeId::to_string).collect();
-        if voters.len() - full.len() <= voters.len() / 2 {
-            return Err(disk_full(&format!(
-                "the disks of nodes {} are full, and without them there is no majority to store anything",
-                full.join(", ")
-            )));
+        if majority_has_room {
+            return Ok(());
         }
-        Ok(())
+        let full: Vec<String> = full.iter().map(NodeId::to_string).collect();
+        Err(disk_full(&format!(
+            "the disks of nodes {} are full, and without them there is no majority to store anything",
+            full.join(", ")
+        )))
     }
 
     /// Step 3: whether entries of a group are taken from its leader.
@@ -175,9 +181,12 @@ impl Consensus {
     }
 }
 
+/// The reason of such a refusal.
+pub(super) const DISK_FULL: &str = "DISK_FULL";
+
 fn disk_full(what: &str) -> Error {
     let then = "Make room on its file system or enlarge it; writes are taken again by themselves. Reads go on.";
-    Error::refused("DISK_FULL", format!("{what}. {then}"))
+    Error::refused(DISK_FULL, format!("{what}. {then}"))
 }
 
 #[cfg(test)]
