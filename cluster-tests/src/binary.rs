@@ -115,5 +115,5 @@ pub fn launched(launcher: &[String]) -> Result<Command> {
         }
     }
     command.env("NO_COLOR", "1");
-    command
+    Ok(command)
 }

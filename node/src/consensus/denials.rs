@@ -22,7 +22,7 @@ use std::{
 use parking_lot::Mutex;
 use rookery_proto::log::v1::{self as log, ClusterCommand, RecordDenials, cluster_command};
 
-use super::{Consensus, Error, State};
+use super::{Consensus, Error, State, fullness::DISK_FULL};
 use crate::{
     limits,
     names::{RequestId, Thumbprint, Timestamp},
@@ -236,6 +236,8 @@ impl Consensus {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         match self.propose_as_member_under(batch.id, command, deadline).await {
             Ok(_) => None,
+            // They wait for room, and count meanwhile.
+            Err(Error::Refused(refusal)) if refusal.reason == DISK_FULL => Some(batch),
             Err(error @ (Error::Refused(_) | Error::Denied(_))) => {
                 tracing::warn!(%error, denials = batch.denials.len(), "denials were not recorded");
                 None
