@@ -11,6 +11,8 @@ pub mod consensus;
 pub mod crypto;
 pub mod database;
 pub mod edge;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod limits;
 pub mod names;
 pub mod os;

@@ -316,3 +316,12 @@ pub const SEALED_SECRET_BYTES_MAX: usize = 256;
 pub const CLUSTER_SECRETS_MAX: usize = 8;
 /// Code checks that one node makes at once; further ones are told to come back.
 pub const CODE_CHECKS_MAX: usize = 64;
+
+// ---- backups ----
+
+/// Bytes of content in a chunk of an encrypted backup, where nothing else is asked for.
+pub const BACKUP_CHUNK_BYTES: usize = 64 * 1024;
+/// Fewest bytes of content in a chunk of an encrypted backup.
+pub const BACKUP_CHUNK_BYTES_MIN: usize = 1024;
+/// Most bytes of content in a chunk of an encrypted backup: what a reader keeps in memory.
+pub const BACKUP_CHUNK_BYTES_MAX: usize = 1024 * 1024;
