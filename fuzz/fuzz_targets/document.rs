@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| rookery::fuzzing::document(data));
+rookery_fuzz::program!("document");
