@@ -11,7 +11,7 @@ use crate::{
 
 /// An export that is verified counts what it holds, and no change of a record passes: the input is a whole export, and a
 /// script that changes one.
-pub(super) fn export(bytes: &[u8]) {
+pub(super) fn export(bytes: &[u8]) -> bool {
     let valid = valid();
     let expected = lines::verify(valid.as_slice(), &BTreeMap::new()).expect("a valid export");
     for text in [bytes.to_vec(), mutate(&valid, bytes)] {
@@ -30,6 +30,7 @@ pub(super) fn export(bytes: &[u8]) {
             }
         }
     }
+    mutate(&valid, bytes) != valid
 }
 
 fn valid() -> Vec<u8> {

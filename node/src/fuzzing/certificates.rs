@@ -25,13 +25,15 @@ use crate::{
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// What is taken are certificates, each as it stood in the upload; text of them is safe to show.
-pub(super) fn upload(bytes: &[u8]) {
+pub(super) fn upload(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let password = std::str::from_utf8(input.piece()).unwrap_or("p");
     let content = input.rest();
     let began = Instant::now();
+    let mut taken = false;
     match from_upload(content, (!password.is_empty()).then_some(password)) {
         Ok(upload) => {
+            taken = true;
             let count = upload.certificates.len() + upload.authorities_skipped;
             assert!((1..=limits::UPLOAD_CERTIFICATES_MAX).contains(&count));
             upload.certificates.iter().for_each(|der| check_certificate(der));
@@ -41,10 +43,12 @@ pub(super) fn upload(bytes: &[u8]) {
         Err(refused) => check_text(&refused.to_string()),
     }
     if let Ok(identity) = server_identity(content, password) {
+        taken = true;
         assert!((1..=limits::CERTIFICATE_CHAIN_MAX).contains(&identity.chain.len()));
         assert!(!identity.key.is_empty() && identity.key.len() <= content.len());
     }
     if let Ok(request) = SigningRequest::parse(content) {
+        taken = true;
         assert!(!request.public_key().is_empty());
         check_text(request.key_algorithm());
     }
@@ -53,6 +57,7 @@ pub(super) fn upload(bytes: &[u8]) {
         check_certificate(content);
     }
     assert!(began.elapsed() < LONGEST, "an upload takes {:?}", began.elapsed());
+    taken
 }
 
 fn check_text(text: &str) {

@@ -10,7 +10,7 @@ use rookery_proto::log::v1::{
     GrantByName, JoinNode, NodeRecord, NoteWrongCode, OpenSession, OwnerCommand, OwnerDelete,
     PurgeCertificates, PutCertificate, PutClusterSecret, RegisterSealingKey, RemoveNode,
     RemoveSecondFactor, SealedFor, SetCertificateState, SetDatabaseState, SetSecurityPolicy,
-    applied, cluster_command, command, owner_command,
+    applied, cluster_command, command, open_session, owner_command,
 };
 
 use super::{
@@ -196,14 +196,23 @@ fn entry(by: u8, later: u8, bytes: &[u8], place: u64) -> Option<Command> {
 }
 
 /// The body.
-pub(super) fn commands(bytes: &[u8]) {
+pub(super) fn commands(bytes: &[u8]) -> bool {
+    let entries = run(bytes);
+    let mut outcomes = entries.iter().map(|(_, _, applied)| applied.outcome.as_ref());
+    outcomes.any(|outcome| matches!(outcome, Some(applied::Outcome::Cluster(_))))
+}
+
+/// Applies the entries and judges each; gives them with their replies.
+fn run(bytes: &[u8]) -> Vec<(u64, Command, Applied)> {
     let mut input = Input::new(bytes);
     let mut replica = FORMED.clone();
     let cluster = Cluster::load(&replica.memory, replica.space).unwrap();
     let mut entries = Vec::new();
     while !input.is_empty() && entries.len() < 16 {
         let (by, later) = (input.byte(), input.byte());
-        let Some(command) = entry(by, later, input.piece(), entries.len() as u64) else { break };
+        let Some(command) = entry(by, later, input.piece(), entries.len() as u64) else {
+            continue;
+        };
         assert_eq!(Command::decode(command.encode_to_vec().as_slice()).as_ref(), Ok(&command));
         let index = FIRST_REQUEST + entries.len() as u64;
         let (before, known) = (registered(&replica), cluster.registry());
@@ -228,6 +237,7 @@ pub(super) fn commands(bytes: &[u8]) {
         "a node that starts anew knows another state"
     );
     agree(&replica, &entries);
+    entries
 }
 
 /// The records that the registry is made of: without audit log, uses and kept results.
@@ -363,9 +373,13 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let sealed = |node_id| SealedFor { node_id, sealed: vec![1; 90] };
     let secret = PutClusterSecret { replaces: 0, sealed: vec![sealed(1), sealed(2)] };
     let sealing = |node_id| C::RegisterSealingKey(RegisterSealingKey { node_id, key: vec![5; 32] });
-    let enrol = EnrolSecondFactor { thumbprint: vec![5], key_id: 1, sealed: vec![3; 100] };
+    let enrol =
+        EnrolSecondFactor { thumbprint: vec![5], key_id: FIRST_REQUEST + 2, sealed: vec![3; 100] };
     let session = OpenSession {
         thumbprint: vec![5],
+        enrolled_revision: FIRST_REQUEST + 3,
+        confirms: true,
+        proof: Some(open_session::Proof::Step(58_333_333)),
         duration_ms: 60_000,
         token_digest: vec![4; 32],
         ..OpenSession::default()
@@ -377,7 +391,13 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let whole = ClusterCommand { command: Some(C::CreateDatabase(database("raw"))) };
     push_piece(&mut raw, &enveloped(FIRST_REQUEST, 2, 0, whole).encode_to_vec());
     vec![
-        seed(&[(2, put(7, 2, false)), (4, edit(7, 1)), (4, put(7, 1, true)), (7, edit(2, 1))]),
+        seed(&[
+            (2, put(7, 2, false)),
+            (4, edit(7, 1)),
+            (4, put(7, 1, true)),
+            (4, put(7, 3, true)),
+            (7, edit(2, 1)),
+        ]),
         seed(&[
             (4, C::DeleteCertificate(DeleteCertificate { thumbprint: vec![5] })),
             (
@@ -416,4 +436,90 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         ]),
         raw,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, panic::catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn seeds_reach_what_administrators_do() {
+        let mut applied = BTreeSet::new();
+        let mut refused = BTreeSet::new();
+        for (_, command, reply) in seeds().iter().flat_map(|seed| run(seed)) {
+            let Some(command::Command::Cluster(cluster)) = &command.command else { continue };
+            let kind = kind(cluster).split('(').nth(1).unwrap_or_default().to_owned();
+            match reply.outcome {
+                Some(applied::Outcome::Refusal(refusal)) => refused.insert((kind, refusal.reason)),
+                _ => applied.insert(kind),
+            };
+        }
+        println!("applied: {applied:?}\nrefused: {refused:?}");
+        for kind in [
+            "CreateDatabase",
+            "CreateJoinToken",
+            "DeleteCertificate",
+            "DeleteDatabase",
+            "EditCertificate",
+            "EnrolSecondFactor",
+            "JoinNode",
+            "OpenSession",
+            "PurgeCertificates",
+            "PutCertificate",
+            "PutClusterSecret",
+            "RegisterSealingKey",
+            "RemoveNode",
+            "RemoveSecondFactor",
+            "SetCertificateState",
+            "SetDatabaseState",
+        ] {
+            assert!(applied.contains(kind), "no seed applies {kind}: {applied:?} {refused:?}");
+        }
+        assert!(refused.iter().any(|(_, reason)| reason == "MANAGE_FORBIDDEN"));
+    }
+
+    /// What was rightly done by one author, told of another.
+    #[test]
+    fn the_judge_finds_what_must_not_be() {
+        let put = |clearance| {
+            let put = PutCertificate {
+                der: vec![7],
+                name: "new".to_owned(),
+                clearance,
+                ..PutCertificate::default()
+            };
+            ClusterCommand { command: Some(C::PutCertificate(put)) }.encode_to_vec()
+        };
+        let found = |by: u8, told: u8, clearance: u32, as_refused: bool| {
+            let mut replica = FORMED.clone();
+            let cluster = Cluster::load(&replica.memory, replica.space).unwrap();
+            let (before, known) = (registered(&replica), cluster.registry());
+            let mut command = entry(by, 1, &put(clearance), 0).unwrap();
+            let mut applied =
+                replica.batch(|state| cluster.apply(FIRST_REQUEST, &command, state)).unwrap();
+            let registry = cluster.publish();
+            (command.author, command.internal_reason) = author(told);
+            if as_refused {
+                let refusal = crate::results::refusal("X", "x");
+                applied.outcome = Some(applied::Outcome::Refusal(refusal));
+            }
+            let after = registered(&replica);
+            catch_unwind(|| judge(&command, &applied, (&known, &before), (&registry, &after)))
+                .is_err()
+        };
+        for (by, told, clearance, as_refused, expected) in [
+            (2, 2, 3, false, false), // A Cluster Admin makes another one.
+            (2, 4, 3, false, true),  // Told of an Operator,
+            (2, 4, 1, false, false), // who may make a User.
+            (2, 5, 1, false, true),  // Told of a User,
+            (2, 8, 1, false, true),  // of somebody unknown,
+            (2, 11, 1, false, true), // of the node itself,
+            (2, 2, 1, true, true),   // and as if it had been refused.
+        ] {
+            let told = (by, told, clearance, as_refused);
+            assert_eq!(found(told.0, told.1, told.2, told.3), expected, "{told:?}");
+        }
+    }
 }

@@ -27,18 +27,20 @@ const IDS: [&str; 4] = ["a", "ab", "b", "é"];
 // ---- documents ----
 
 /// What is accepted is one JSON object that an independent parser reads too, and is kept byte for byte.
-pub(super) fn document(bytes: &[u8]) {
+pub(super) fn document(bytes: &[u8]) -> bool {
     let theirs = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes);
     match json::validate(bytes) {
         Ok(()) => {
             assert!(bytes.len() <= limits::DOCUMENT_BYTES_MAX);
             let object = theirs.expect("only we accept it");
             assert!(depth(&serde_json::Value::Object(object)) <= limits::DOCUMENT_DEPTH_MAX);
+            true
         }
         Err(error) => {
             assert!(error.offset <= bytes.len(), "an offset outside of the document");
             assert!(error.to_string().len() < 1_000, "an error as long as what it refuses");
             assert_eq!(json::validate(bytes), Err(error), "another answer the second time");
+            false
         }
     }
 }
@@ -67,14 +69,14 @@ pub(super) fn document_seeds() -> Vec<Vec<u8>> {
 // ---- commands ----
 
 /// Entries of a database's log: replicas agree, a refusal changes nothing, and what was answered is what is stored.
-pub(super) fn commands(bytes: &[u8]) {
+pub(super) fn commands(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let mut step_by_step = Replica::new(GROUP);
     let mut model = BTreeMap::new();
     let mut entries = Vec::new();
     while !input.is_empty() && entries.len() < 16 {
         let raw = input.byte();
-        let Some(command) = entry(raw, input.piece(), entries.len()) else { break };
+        let Some(command) = entry(raw, input.piece(), entries.len()) else { continue };
         assert_eq!(Command::decode(command.encode_to_vec().as_slice()).as_ref(), Ok(&command));
         let index = entries.len() as u64 + 1;
         let before = step_by_step.clone();
@@ -99,6 +101,8 @@ pub(super) fn commands(bytes: &[u8]) {
     let replies: Vec<_> = replies.map_err(|error: Error| error.to_string()).unwrap();
     assert!(replies.iter().eq(entries.iter().map(|(_, applied)| applied)), "other replies");
     assert_eq!(at_once.hash, step_by_step.hash, "replicas differ");
+    let mut outcomes = entries.iter().map(|(_, applied)| applied.outcome.as_ref());
+    outcomes.any(|outcome| matches!(outcome, Some(applied::Outcome::Database(_))))
 }
 
 /// A newer program's command stops the node and is no finding; nothing else may.
@@ -253,7 +257,7 @@ pub(super) fn command_seeds() -> Vec<Vec<u8>> {
 // ---- keys ----
 
 /// Two documents never share a key, and a collection's keys are its own.
-pub(super) fn record_keys(bytes: &[u8]) {
+pub(super) fn record_keys(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let mut seen = BTreeMap::new();
     let mut prefixes = BTreeMap::new();
@@ -261,7 +265,7 @@ pub(super) fn record_keys(bytes: &[u8]) {
         let (collection, id) = (input.piece(), input.piece());
         let (Ok(collection), Ok(id)) = (std::str::from_utf8(collection), std::str::from_utf8(id))
         else {
-            return;
+            return false;
         };
         let (Ok(collection), Ok(id)) = (CollectionName::parse(collection), DocumentId::parse(id))
         else {
@@ -285,6 +289,7 @@ pub(super) fn record_keys(bytes: &[u8]) {
             assert_eq!(within, *owner == format!("of {collection}"), "{key:?} and {prefix:?}");
         }
     }
+    seen.len() > 2
 }
 
 pub(super) fn key_seeds() -> Vec<Vec<u8>> {
@@ -305,12 +310,13 @@ pub(super) fn key_seeds() -> Vec<Vec<u8>> {
 // ---- page tokens ----
 
 /// A token continues the query it was made for, inside of its range, or is refused.
-pub(super) fn page_token(bytes: &[u8]) {
+pub(super) fn page_token(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let (mode, prefix, given) = (input.byte(), input.piece(), input.rest());
     let (Ok(prefix), Ok(text)) = (std::str::from_utf8(prefix), std::str::from_utf8(given)) else {
-        return;
+        return false;
     };
+    let mut continued = false;
     let caller = (mode & 1 == 1).then(|| Thumbprint::of(b"caller"));
     let database = DatabaseId(u64::from(mode >> 4));
     let query = ListQuery { prefix: prefix.to_owned(), ids_only: mode & 2 == 2, ..<_>::default() };
@@ -320,6 +326,7 @@ pub(super) fn page_token(bytes: &[u8]) {
         let Ok(after) = database::page_token::decode(caller, database, &query, token) else {
             continue;
         };
+        continued = true;
         assert!(after.as_str().starts_with(prefix), "a token leads out of its query");
         let again = database::page_token::encode(caller, database, &query, after.as_str());
         assert_eq!(again, token, "two tokens of one position");
@@ -333,6 +340,7 @@ pub(super) fn page_token(bytes: &[u8]) {
             assert!(taken.is_err(), "a token of another query is taken");
         }
     }
+    continued
 }
 
 pub(super) fn token_seeds() -> Vec<Vec<u8>> {

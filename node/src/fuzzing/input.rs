@@ -47,7 +47,7 @@ pub(super) fn push_piece(to: &mut Vec<u8>, piece: &[u8]) {
     to.extend_from_slice(piece);
 }
 
-/// Changes valid input: each step of the script (7 bytes: what, two places, a value) flips, sets, cuts, copies, repeats,
+/// Changes valid input: each step of the script (8 bytes: what, two places, a value) flips, sets, cuts, copies, repeats,
 /// swaps or inserts. An empty script changes nothing.
 #[must_use]
 pub fn mutate(valid: &[u8], script: &[u8]) -> Vec<u8> {

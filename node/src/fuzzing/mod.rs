@@ -35,18 +35,18 @@ pub use input::mutate;
 pub struct Target {
     /// Its name, which is that of the program in `fuzz/`.
     pub name: &'static str,
-    /// The body.
+    /// The body; says whether the input got beyond the first refusal, which is what a run is judged by.
     ///
     /// # Panics
     /// Where a property does not hold.
-    pub run: fn(&[u8]),
+    pub run: fn(&[u8]) -> bool,
     /// Valid input to begin with, small.
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// How many cases of each kind a test runs: less where one takes long.
     pub cases: u32,
 }
 
-const USUAL: u32 = 256;
+const USUAL: u32 = 512;
 
 /// All bodies.
 pub const TARGETS: &[Target] = &[

@@ -21,8 +21,8 @@ fn check_refusal(error: &impl std::fmt::Display) {
 }
 
 /// What is taken as a name is plain, bounded, and the same when it is read again.
-pub(super) fn names(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+pub(super) fn names(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let plain = |name: &str, bytes_max: usize| {
         assert_eq!(name, text, "a name was changed");
         assert!(name.len() <= bytes_max && !name.chars().any(char::is_control), "{name:?}");
@@ -76,9 +76,17 @@ pub(super) fn names(bytes: &[u8]) {
     if let Err(error) = text.parse::<RequestId>() {
         check_refusal(&error);
     }
-    if let Ok((host, port)) = config::host_and_port(text) {
-        assert!(port > 0 && text.starts_with(host) && text.ends_with(&port.to_string()));
+    match config::host_and_port(text) {
+        Ok((host, port)) => {
+            let spelled = [format!("{host}:{port}"), format!("[{host}]:{port}")];
+            assert!(
+                port > 0 && spelled.iter().any(|it| it == text),
+                "two spellings of {host}:{port}"
+            );
+        }
+        Err(why) => assert!(why.len() < 8 * text.len() + 100, "{why}"),
     }
+    DatabaseName::parse(text).is_ok() || text.parse::<Thumbprint>().is_ok()
 }
 
 pub(super) fn name_seeds() -> Vec<Vec<u8>> {
@@ -101,8 +109,8 @@ pub(super) fn name_seeds() -> Vec<Vec<u8>> {
 }
 
 /// A token that is taken is the one line that was printed, blanks around it aside.
-pub(super) fn join_token(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+pub(super) fn join_token(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
     match text.parse::<JoinToken>() {
         Ok(token) => {
             assert_eq!(*token.expose(), text.trim(), "two texts of one token");
@@ -113,6 +121,7 @@ pub(super) fn join_token(bytes: &[u8]) {
         }
         Err(error) => check_refusal(&error),
     }
+    text.parse::<JoinToken>().is_ok()
 }
 
 pub(super) fn token_seeds() -> Vec<Vec<u8>> {
@@ -125,10 +134,10 @@ pub(super) fn token_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Codes are six digits, recovery codes are one however they are typed, and tokens are hex of one length.
-pub(super) fn second_factor(bytes: &[u8]) {
+pub(super) fn second_factor(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let (secret, at, text) = (input.piece(), input.piece(), input.rest());
-    let Ok(text) = std::str::from_utf8(text) else { return };
+    let Ok(text) = std::str::from_utf8(text) else { return false };
     let mut eight = [0; 8];
     eight[..at.len().min(8)].copy_from_slice(&at[..at.len().min(8)]);
     let at = Timestamp(i64::from_be_bytes(eight));
@@ -159,6 +168,7 @@ pub(super) fn second_factor(bytes: &[u8]) {
     let uri = enrolment.uri(&account);
     assert!(uri.is_ascii() && !uri.contains([' ', '"', '<', '\n']), "an address that is none");
     assert_eq!(uri.matches('?').count(), 1, "a name that adds parameters");
+    digest.is_some() || second_factor::Code::parse(text).is_some()
 }
 
 pub(super) fn factor_seeds() -> Vec<Vec<u8>> {
@@ -179,43 +189,51 @@ pub(super) fn factor_seeds() -> Vec<Vec<u8>> {
 }
 
 /// A configuration that is taken is taken again alike; one that is refused says where, in bounded words. The first byte
-/// says what the text is: the file, a formation, or variables over an empty file.
-pub(super) fn config(bytes: &[u8]) {
+/// says what the text is: the file, a formation, or variables and flags over a file that is right.
+pub(super) fn config(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let kind = input.byte();
-    let Ok(text) = std::str::from_utf8(input.rest()) else { return };
+    let Ok(text) = std::str::from_utf8(input.rest()) else { return false };
     let path = Path::new("/etc/rookery/rookery.toml");
     match kind % 3 {
         0 => check_config(text, path, &Overrides::default()),
-        1 => {
-            if let Ok(formation) = Formation::parse(text, Path::new("/nowhere")) {
+        1 => match Formation::parse(text, Path::new("/nowhere")) {
+            Ok(formation) => {
                 let again = Formation::parse(&formation.to_toml(), Path::new("/nowhere"));
                 assert_eq!(again.as_ref(), Ok(&formation), "a formation changes by being written");
+                true
             }
-        }
+            Err(why) => {
+                assert!(why.len() < 8 * text.len() + 64 * 1024);
+                false
+            }
+        },
         _ => {
             let set = text.lines().map(str::to_owned).collect();
             let env = text.lines().filter_map(|line| line.split_once('='));
             let env = env.map(|(name, value)| (format!("ROOKERY_{name}"), value.to_owned()));
-            check_config("", path, &Overrides { env: env.collect(), set });
+            check_config(FILE, path, &Overrides { env: env.collect(), set })
         }
     }
 }
 
-fn check_config(text: &str, path: &Path, overrides: &Overrides) {
+fn check_config(text: &str, path: &Path, overrides: &Overrides) -> bool {
     match config::parse(text, path, overrides) {
         Ok(loaded) => {
             let written = toml::to_string(&loaded.config).unwrap();
             let again = config::parse(&written, path, &Overrides::default()).unwrap();
             assert_eq!(again.config, loaded.config, "a configuration changes by being written");
             assert!(!loaded.values().is_empty());
+            true
         }
-        Err(error) => assert!(error.to_string().len() < 8 * text.len() + 64 * 1024),
+        Err(error) => {
+            assert!(error.to_string().len() < 8 * text.len() + 64 * 1024);
+            false
+        }
     }
 }
 
-pub(super) fn config_seeds() -> Vec<Vec<u8>> {
-    let file = "\
+const FILE: &str = "\
 [node]
 name = \"n1\"
 data = \"data\"
@@ -234,6 +252,8 @@ dial = \"127.0.0.1:21012\"
 [raft]
 heartbeat_ms = 100
 ";
+
+pub(super) fn config_seeds() -> Vec<Vec<u8>> {
     let mut text = String::new();
     for name in ["n1", "n2"] {
         let der = super::cluster::certificate(name);
@@ -246,7 +266,8 @@ heartbeat_ms = 100
     }
     let formation = format!("cluster_id = \"0f0e0d0c-0b0a-4908-8706-050403020100\"\n{text}");
     let variables = "node.name=n1\nNODE__NAME=n1\nlisten.client=127.0.0.1:0\nraft.x=1";
-    [(0_u8, file), (1, formation.as_str()), (2, variables), (0, "[node]\nname = 1")]
+    let set = "node.name=n2";
+    [(0_u8, FILE), (1, formation.as_str()), (2, variables), (2, set), (0, "[node]\nname = 1")]
         .map(|(kind, text)| [&[kind], text.as_bytes()].concat())
         .to_vec()
 }

@@ -18,12 +18,12 @@ use crate::{
 
 /// A message that decodes, encodes to the same value; the parts that consensus takes are the same both ways.
 #[allow(clippy::wildcard_enum_match_arm)] // Nothing is made of the other messages but what is decoded.
-pub(super) fn messages(bytes: &[u8]) {
+pub(super) fn messages(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let (kind, body) = (input.byte(), input.rest());
     match kind % 4 {
         0 => {
-            let Some(message) = decoded::<peer::ChannelRequest>(body) else { return };
+            let Some(message) = decoded::<peer::ChannelRequest>(body) else { return false };
             match message.body {
                 Some(peer::channel_request::Body::Append(append)) => check_entries(&append),
                 Some(
@@ -36,22 +36,25 @@ pub(super) fn messages(bytes: &[u8]) {
             }
         }
         1 => {
-            let Some(message) = decoded::<peer::ChannelResponse>(body) else { return };
+            let Some(message) = decoded::<peer::ChannelResponse>(body) else { return false };
             if let Some(peer::channel_response::Body::Append(append)) = message.body {
                 check_position(append.higher_vote.as_ref(), append.matching.as_ref());
             }
         }
         2 => {
-            let Some(message) = decoded::<peer::InstallSnapshotRequest>(body) else { return };
+            let Some(message) = decoded::<peer::InstallSnapshotRequest>(body) else {
+                return false;
+            };
             if let Some(peer::install_snapshot_request::Part::Header(header)) = message.part {
                 check_meta(header.meta.unwrap_or_default());
             }
         }
         _ => {
-            let Some(entry) = decoded::<log::Entry>(body) else { return };
+            let Some(entry) = decoded::<log::Entry>(body) else { return false };
             check_entry(entry);
         }
     }
+    true
 }
 
 fn decoded<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<M> {

@@ -53,7 +53,7 @@ static KEYRING: LazyLock<Arc<Keyring>> = LazyLock::new(|| {
 // ---- records ----
 
 /// A record opens in its place with its content, and never as anything else; arbitrary bytes never open.
-pub(super) fn record(bytes: &[u8]) {
+pub(super) fn record(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let (purpose, table) = (PURPOSES[usize::from(input.byte()) % 4], input.byte());
     let (key, content, script) = (input.piece(), input.piece(), input.piece());
@@ -63,8 +63,9 @@ pub(super) fn record(bytes: &[u8]) {
     assert_eq!(sealed.len(), content.len() + SEAL_OVERHEAD_BYTES);
     assert_eq!(keys.open(&place, &sealed).unwrap(), content);
     let changed = mutate(&sealed, script);
+    let tried = changed != sealed;
     match keys.open(&place, &changed) {
-        Ok(opened) => assert_eq!((changed, opened.as_slice()), (sealed, content), "forged"),
+        Ok(opened) => assert_eq!((&changed, opened.as_slice()), (&sealed, content), "forged"),
         Err(crypto::Error::NotAuthentic(_)) => assert_ne!(changed, sealed),
         Err(error) => panic!("another error: {error}"),
     }
@@ -81,12 +82,9 @@ pub(super) fn record(bytes: &[u8]) {
             ..place
         },
     ] {
-        assert!(keys.open(&elsewhere, &sealed_again(&keys, &place, content)).is_err(), "moved");
+        assert!(keys.open(&elsewhere, &sealed).is_err(), "moved");
     }
-}
-
-fn sealed_again(keys: &crypto::Keys, place: &Place<'_>, content: &[u8]) -> Vec<u8> {
-    keys.seal(place, content).unwrap()
+    tried
 }
 
 pub(super) fn record_seeds() -> Vec<Vec<u8>> {
@@ -113,7 +111,7 @@ pub(super) fn script_seeds() -> Vec<Vec<u8>> {
 // ---- headers of files ----
 
 /// The header of a file opens as it was made; the input is a script, then a header.
-pub(super) fn file_header(bytes: &[u8]) {
+pub(super) fn file_header(bytes: &[u8]) -> bool {
     let cipher = FileCipher::new(Arc::clone(&KEYRING));
     let mut header = [0; FILE_HEADER_BYTES];
     cipher.new_header(&mut header).unwrap();
@@ -138,6 +136,7 @@ pub(super) fn file_header(bytes: &[u8]) {
         stream.apply(offset, &mut content).unwrap();
         assert_eq!(content, bytes);
     }
+    changed != header
 }
 
 // ---- the keyring ----
@@ -152,10 +151,11 @@ static KEYRING_FOLDER: LazyLock<Mutex<(Folder, Vec<u8>)>> = LazyLock::new(|| {
 });
 
 /// A keyring opens as it was written; a changed one is refused, and stays as it is for whoever mends it.
-pub(super) fn keyring(bytes: &[u8]) {
+pub(super) fn keyring(bytes: &[u8]) -> bool {
     let folder = KEYRING_FOLDER.lock();
     let (folder, valid) = &*folder;
     let path = folder.path.join(KEYRING_FILE);
+    let tried = mutate(valid, bytes) != *valid;
     for file in [mutate(valid, bytes), bytes.to_vec()] {
         write_private(&path, &file);
         let opened = Keyring::open(&folder.path, &folder.master);
@@ -167,6 +167,7 @@ pub(super) fn keyring(bytes: &[u8]) {
         }
         assert_eq!(std::fs::read(&path).unwrap(), file, "a refused keyring was changed");
     }
+    tried
 }
 
 fn write_private(path: &Path, content: &[u8]) {
@@ -179,7 +180,7 @@ fn write_private(path: &Path, content: &[u8]) {
 // ---- backups ----
 
 /// A backup gives out a beginning of what was written, whole chunks of it, and its end only where nothing was changed.
-pub(super) fn backup(bytes: &[u8]) {
+pub(super) fn backup(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let (length, pieces, script) = (input.short() % 5_000, input.byte(), input.piece());
     let key = BackupKey::given(SecretKey::take(&mut [7; 32]));
@@ -198,8 +199,8 @@ pub(super) fn backup(bytes: &[u8]) {
     match ended {
         Ok(read) => {
             assert_eq!(
-                (changed, given, read),
-                (stream, content, whole),
+                (&changed, given, read),
+                (&stream, content, whole),
                 "a changed backup is whole"
             );
         }
@@ -212,6 +213,7 @@ pub(super) fn backup(bytes: &[u8]) {
     if let Some(header) = changed_header(script, bytes) {
         assert!(header.chunk_bytes <= limits::BACKUP_CHUNK_BYTES_MAX);
     }
+    changed != stream
 }
 
 fn changed_header(script: &[u8], bytes: &[u8]) -> Option<BackupHeader> {
@@ -247,7 +249,7 @@ pub(super) fn backup_seeds() -> Vec<Vec<u8>> {
 // ---- secrets for members ----
 
 /// What is sealed to a node or by the cluster secret opens for its purpose and owner, unchanged, alone.
-pub(super) fn secret(bytes: &[u8]) {
+pub(super) fn secret(bytes: &[u8]) -> bool {
     static SEALING: LazyLock<SealingKey> = LazyLock::new(|| SealingKey::make().unwrap());
     let owner = Thumbprint::of(b"owner");
     let sealed = SEALING.public().seal("purpose", b"context", bytes).unwrap();
@@ -264,4 +266,5 @@ pub(super) fn secret(bytes: &[u8]) {
     assert!(secret.open("purpose", &owner, bytes).is_err());
     assert!(secret.open("purpose", &Thumbprint::of(b"another"), &sealed).is_err());
     assert!(secret.open("another", &owner, &sealed).is_err());
+    changed != sealed
 }

@@ -26,17 +26,19 @@ const GROUP: u64 = 5;
 /// What is taken is exactly what was sent, whole; what is refused leaves the state as it was and nothing behind.
 ///
 /// The first byte says what is made right for the input, which it could not guess: 1 the header, 2 the trailer.
-pub(super) fn receive(bytes: &[u8]) {
+pub(super) fn receive(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
     let mode = input.byte();
     let (meta_bytes, chunk_bytes) = (input.piece(), input.short() + 1);
     let body = input.rest();
     let meta = log::SnapshotMeta::decode(meta_bytes).ok();
     let meta = meta.and_then(|meta| snapshot_meta_from(&meta).ok()).unwrap_or_default();
-    let sent = records(body);
-    let stream = match (mode & 1, &sent) {
-        (1, Some(sent)) => [header(meta_bytes, sent), body.to_vec()].concat(),
-        _ => body.to_vec(),
+    let (stream, sent) = match (mode & 1, records(body)) {
+        (1, Some(sent)) => ([header(meta_bytes, &sent), body.to_vec()].concat(), Some(sent)),
+        _ => {
+            let behind = header_bytes(body).and_then(|bytes| body.get(bytes..));
+            (body.to_vec(), behind.and_then(records))
+        }
     };
     let store = Arc::new(Shared::default());
     let mut batch = Batch::default();
@@ -46,6 +48,7 @@ pub(super) fn receive(bytes: &[u8]) {
     let before = store.0.lock().clone();
     let taken = take(&state, &stream, chunk_bytes, mode & 2 == 2, &meta);
     assert_eq!(state.space(), space(GROUP), "a snapshot that is not installed yet is shown");
+    let whole = taken.is_some();
     match taken {
         Some(data) => {
             let sent = sent.expect("what is taken is well formed");
@@ -66,6 +69,7 @@ pub(super) fn receive(bytes: &[u8]) {
             .map(|()| check_accepted(&meta, &vote));
     }
     assert_eq!(state.read(|read, space| read.get(space, b"here before")).unwrap().unwrap(), b"1");
+    whole
 }
 
 /// What openraft takes for granted of a snapshot's meta data, and would end the node over.

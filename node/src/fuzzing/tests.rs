@@ -2,6 +2,8 @@
 //!
 //! A run prints its seed; `FUZZ_SEED=<64 hex digits>` repeats it, `FUZZ_CASES=<times>` makes it longer.
 
+use std::cell::Cell;
+
 use proptest::{
     prelude::*,
     test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner},
@@ -26,7 +28,8 @@ fn check(name: &str) {
     let times: u32 = std::env::var("FUZZ_CASES").map_or(1, |text| text.parse().unwrap());
     let seeds = (target.seeds)();
     assert!(!seeds.is_empty(), "{name}: nothing to begin with");
-    seeds.iter().for_each(|seed| (target.run)(seed));
+    let reached = seeds.iter().filter(|seed| (target.run)(seed)).count();
+    assert!(reached > 0, "{name}: no seed gets beyond the first refusal");
     (target.run)(&[]);
 
     let valid = prop::sample::select(seeds.clone());
@@ -44,19 +47,26 @@ fn check(name: &str) {
         max_shrink_iters: 2_000,
         ..Config::default()
     };
-    let mut runner =
-        TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+
     for (what, strategy) in [
         ("arbitrary", arbitrary.boxed()),
         ("mutated", mutated.boxed()),
         ("spliced", spliced.boxed()),
     ] {
+        // A runner counts its cases over all that it runs: one for each.
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+        let mut runner = TestRunner::new_with_rng(config.clone(), rng);
+        let reached = Cell::new(0);
         let failed = runner.run(&strategy, |bytes| {
-            (target.run)(&bytes);
+            reached.set(reached.get() + u32::from((target.run)(&bytes)));
             Ok(())
         });
+        println!("{name}, {what}: {} of {} went far", reached.get(), target.cases * times);
         match failed {
-            Ok(()) => {}
+            // Of mutated input some must stay valid, or the run tried one refusal over and over.
+            Ok(()) => {
+                assert!(what != "mutated" || reached.get() * 200 > target.cases, "too little")
+            }
             Err(TestError::Fail(why, bytes)) => panic!(
                 "{name}, {what}, FUZZ_SEED={}: {why}\nsmallest input: {}",
                 hex::encode(seed),
