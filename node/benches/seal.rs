@@ -2,12 +2,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::hint::black_box;
+use std::{hint::black_box, io::Write as _};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rookery::{
-    crypto::{FILE_HEADER_BYTES, FileCipher, Keyring, MasterKey, Place, Purpose},
-    names::GroupId,
+    crypto::{
+        BackupKey, BackupReader, BackupWriter, Expected, FILE_HEADER_BYTES, FileCipher, Keyring,
+        MasterKey, Place, Purpose, SecretKey,
+    },
+    limits,
+    names::{DatabaseId, GroupId},
     storage::{Batch, Durability, Rocks, Sentinel, Space, Store, Table},
 };
 use rookery_proto::log::v1::{LogId, SentinelGroup, Vote};
@@ -114,5 +118,32 @@ fn sentinels(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, records, puts, sentinels);
+fn backups(criterion: &mut Criterion) {
+    let key = BackupKey::given(SecretKey::random().unwrap());
+    let content = vec![7; 16 * 1024 * 1024];
+    let write = |chunk_bytes| {
+        let out = Vec::with_capacity(content.len() + content.len() / 32);
+        let mut writer = BackupWriter::full(out, &key, DatabaseId(1), chunk_bytes).unwrap();
+        writer.write_all(&content).unwrap();
+        writer.finish().unwrap().0
+    };
+    let mut group = criterion.benchmark_group("backup 16 MiB");
+    group.throughput(Throughput::Bytes(content.len() as u64)).sample_size(10);
+    for chunk_bytes in [4_096, limits::BACKUP_CHUNK_BYTES, limits::BACKUP_CHUNK_BYTES_MAX] {
+        group.bench_function(format!("write, chunks of {chunk_bytes}"), |bencher| {
+            bencher.iter(|| write(chunk_bytes));
+        });
+        let stream = write(chunk_bytes);
+        group.bench_function(format!("read, chunks of {chunk_bytes}"), |bencher| {
+            bencher.iter(|| {
+                let expected = Expected::Full(DatabaseId(1));
+                let mut reader = BackupReader::open(stream.as_slice(), &key, expected).unwrap();
+                std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+                reader.finish().unwrap()
+            });
+        });
+    }
+}
+
+criterion_group!(benches, records, puts, sentinels, backups);
 criterion_main!(benches);

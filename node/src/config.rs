@@ -816,7 +816,8 @@ fn file_problem(path: &Path, secret: bool) -> Option<(String, String)> {
 pub fn host_and_port(address: &str) -> Result<(&str, u16), String> {
     let (host, port) = address.rsplit_once(':').ok_or("has no port")?;
     let port = match port.parse::<u16>() {
-        Ok(port) if port != 0 => port,
+        // `+80` and `080` would be other spellings of an address that must be there once.
+        Ok(number) if number != 0 && !port.starts_with(['+', '0']) => number,
         Ok(_) | Err(_) => return Err(format!("has no usable port ({port:?})")),
     };
     let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));

@@ -12,6 +12,8 @@ pub mod crypto;
 pub mod database;
 pub mod edge;
 pub mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod limits;
 pub mod names;
 pub mod os;

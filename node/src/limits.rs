@@ -340,3 +340,12 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 pub const SCRUB_PAUSE: Duration = Duration::from_millis(500);
 /// Records of a state that are hashed without a pause.
 pub const SCRUB_PIECE_RECORDS: u64 = 512;
+
+// ---- backups ----
+
+/// Bytes of content in a chunk of an encrypted backup, where nothing else is asked for.
+pub const BACKUP_CHUNK_BYTES: usize = 64 * 1024;
+/// Fewest bytes of content in a chunk of an encrypted backup.
+pub const BACKUP_CHUNK_BYTES_MIN: usize = 1024;
+/// Most bytes of content in a chunk of an encrypted backup: what a reader keeps in memory.
+pub const BACKUP_CHUNK_BYTES_MAX: usize = 1024 * 1024;

@@ -176,7 +176,7 @@ fn code(text: &str) -> String {
 fn is_test(path: &Path) -> bool {
     path.components().any(|part| {
         let name = part.as_os_str().to_str().unwrap_or_default();
-        name == "tests" || name == "tests.rs" || name.ends_with("_tests.rs")
+        name == "tests" || name == "tests.rs" || name.ends_with("_tests.rs") || name == "fuzzing" // Bodies of fuzz targets: compiled for tests and for `fuzz/` alone.
     })
 }
 

@@ -668,7 +668,7 @@ fn check_vote(
     Ok(vote_from(vote))
 }
 
-fn check_append(
+pub(crate) fn check_append(
     sender: NodeId,
     request: peer::AppendRequest,
 ) -> Result<AppendEntriesRequest<Types>, Malformed> {

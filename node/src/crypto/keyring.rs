@@ -307,6 +307,12 @@ impl Keys {
         self.current(Owner::Group(group)).is_some()
     }
 
+    /// All data keys of a group, oldest first.
+    pub(super) fn data_keys(&self, group: GroupId) -> impl Iterator<Item = &[u8; 32]> {
+        let versions = self.owners.get(&Owner::Group(group)).map_or(&[][..], Vec::as_slice);
+        versions.iter().map(|(_, at)| self.key(*at))
+    }
+
     pub(super) fn file_key(&self) -> (u32, &[u8; 32]) {
         (self.file_key.0, self.key(self.file_key.1))
     }

@@ -10,11 +10,13 @@
 //! sealing key: `sealing` in the data folder, sealed by the node's own data key -> SealingKey, for secrets sent to it
 //! ```
 //!
+//! backup key: a data key, or one that was given; only keys derived from it encrypt -> BackupWriter, BackupReader
 //! cluster secret: shared by all members, sealed to each one's sealing key -> ClusterSecret, for what is replicated
 //!
 //! Data keys are this node's own: they are made here, never leave the keyring, and never stand in a Raft log.
 //! Absent by intent: a default key, a way to print a key, and a way to go on without one.
 
+mod backup_stream;
 mod cluster_secret;
 mod file;
 mod folder;
@@ -24,12 +26,18 @@ pub mod memory;
 pub mod pkcs12;
 mod seal;
 mod sealing;
+#[cfg(test)]
+mod wycheproof_tests;
 
 use std::{fmt, io, path::PathBuf};
 
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+pub use backup_stream::{
+    BACKUP_HEADER_BYTES, BackupError, BackupHeader, BackupKey, BackupReader, BackupWriter, ChainId,
+    Expected, WholeBackup,
+};
 pub use cluster_secret::ClusterSecret;
 pub use file::{FILE_HEADER_BYTES, FileCipher, FileStream};
 pub use folder::{SENTINEL_FOLDER, STORE_FOLDER, make_private_folder, replace_file, sync_folder};

@@ -78,7 +78,7 @@ impl SealingKey {
         Self::from_secret(SecretKey::random()?)
     }
 
-    fn from_secret(secret: SecretKey) -> Result<Self> {
+    pub(super) fn from_secret(secret: SecretKey) -> Result<Self> {
         let private = private(&secret)?;
         let mut public = [0; 32];
         public.copy_from_slice(&Kem::sk_to_pk(&private).to_bytes());

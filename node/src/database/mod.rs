@@ -27,6 +27,8 @@ use rookery_proto::log::v1::{
 
 pub use crate::results::Error;
 pub use read::{ListQuery, Page, count, get, list};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use records::{after_prefix, collection_key, collection_prefix, document_key};
 
 use crate::{
     authz::DatabaseOperation,

@@ -24,25 +24,25 @@ pub(super) const BY_COLLECTION: u8 = 0x11;
 pub(super) const COUNT: u8 = 0x12;
 
 /// The key of a document, or of the first one whose id starts with `id`.
-pub(super) fn document_key(id: &str) -> Vec<u8> {
+pub(crate) fn document_key(id: &str) -> Vec<u8> {
     [&[DOCUMENT], id.as_bytes()].concat()
 }
 
 /// The key that lists a document under its collection.
-pub(super) fn collection_key(collection: &str, id: &str) -> Vec<u8> {
+pub(crate) fn collection_key(collection: &str, id: &str) -> Vec<u8> {
     let mut key = collection_prefix(collection);
     key.extend_from_slice(id.as_bytes());
     key
 }
 
 /// What all keys of a collection start with. Collections have at most 128 bytes: `CollectionName::parse`.
-pub(super) fn collection_prefix(collection: &str) -> Vec<u8> {
+pub(crate) fn collection_prefix(collection: &str) -> Vec<u8> {
     let length = u8::try_from(collection.len()).unwrap_or(u8::MAX);
     [&[BY_COLLECTION, length], collection.as_bytes()].concat()
 }
 
 /// The first key after all keys that start with `prefix`; `None` where there is none.
-pub(super) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
     let mut end = prefix.get(..=last)?.to_vec();
     *end.last_mut()? += 1;

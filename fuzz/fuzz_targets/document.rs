@@ -1,0 +1,2 @@
+#![no_main]
+rookery_fuzz::program!("document");
