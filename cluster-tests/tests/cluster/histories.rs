@@ -68,7 +68,7 @@ async fn histories_hold_while_a_node_dies_and_another_stands_still() -> Result<(
     eprintln!("{resolved} of them have an outcome now");
     let history = recorder.finish();
 
-    let gate = authorization::Gate { revocations_min: seconds, near_min_by_node: 10 * seconds };
+    let gate = authorization::Gate { revocations_min: seconds, near_min_by_node: 2 * seconds };
     eprintln!("{}", decisions.judge(&history.modes, &gate).passed()?);
     let gate =
         Gate { known_min: 50 * seconds, known_min_by_mode: 20, final_nodes: 3, ..Gate::default() };
