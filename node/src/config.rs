@@ -51,6 +51,8 @@ pub struct Config {
     pub tls: Tls,
     /// Where the master key comes from.
     pub encryption: Encryption,
+    /// How the data folder is kept.
+    pub storage: Storage,
     /// The formation file, for a cluster that is made with all its nodes at once.
     pub formation: FormationSource,
     /// Settings for single peers, by node id or name.
@@ -135,6 +137,28 @@ pub struct Encryption {
     pub master_key_env: Option<String>,
     /// A command and its arguments; it prints 32 raw bytes or 64 hex digits within 30 s.
     pub master_key_exec: Option<Vec<String>>,
+}
+
+/// Section `[storage]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// Room that is kept for revocations on a full disk, in MiB. Writes are refused below the half of it.
+    pub reserve_mib: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { reserve_mib: 128 }
+    }
+}
+
+impl Storage {
+    /// The reserve in bytes.
+    #[must_use]
+    pub fn reserve_bytes(&self) -> u64 {
+        self.reserve_mib.saturating_mul(1024 * 1024)
+    }
 }
 
 /// Section `[formation]`.
@@ -640,6 +664,7 @@ impl Config {
         self.address_problems(&mut refuse);
         self.tls_problems(&mut refuse);
         self.encryption.problems(&mut refuse);
+        self.storage_problems(&mut refuse);
         self.time_problems(&mut refuse);
         self.authorization.problems(&mut refuse);
         if let Err(e) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
@@ -715,6 +740,16 @@ impl Config {
                 "listen.peer",
                 "is the address of listen.client too".into(),
                 "give it its own port",
+            );
+        }
+    }
+
+    fn storage_problems(&self, refuse: &mut dyn FnMut(&str, String, &str)) {
+        if !limits::RESERVE_MIB.contains(&self.storage.reserve_mib) {
+            refuse(
+                "storage.reserve_mib",
+                "is out of bounds".into(),
+                "choose 16 to 65536; 128 is usual",
             );
         }
     }

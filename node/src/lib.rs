@@ -11,6 +11,7 @@ pub mod consensus;
 pub mod crypto;
 pub mod database;
 pub mod edge;
+pub mod fault;
 pub mod limits;
 pub mod names;
 pub mod os;

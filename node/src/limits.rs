@@ -236,6 +236,17 @@ pub const DELETION_NEWS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the acknowledgement of a cluster command that only adds waits for nodes that have not applied it.
 pub const GRANT_KNOWN_WAIT: Duration = Duration::from_millis(500);
 
+// ---- durability ----
+
+/// How long a node's word counts that its disk is full, and the least time between two attempts to hand over for it.
+pub const FULLNESS_REMEMBERED: Duration = Duration::from_secs(5);
+/// Bounds of the reserve of the data folder in MiB.
+pub const RESERVE_MIB: std::ops::RangeInclusive<u64> = 16..=65_536;
+/// Sessions that a data folder tells others of, so that many starts without a peer to hear of them are no harm.
+pub const FOLDER_SESSIONS_TOLD: usize = 64;
+/// How often a folder whose logs grow tells its peers that it is older: what is written within may be rolled back unseen.
+pub const FOLDER_TICK_INTERVAL: Duration = Duration::from_secs(1);
+
 // ---- audit ----
 
 /// Most records that the audit log keeps; beyond it the oldest are pruned, up to a checkpoint.

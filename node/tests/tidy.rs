@@ -14,8 +14,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("names", &["limits"]),
     ("clock", &["names"]),
     ("os", &[]),
-    ("crypto", &["limits", "names", "os"]),
-    ("storage", &["crypto", "limits", "names"]),
+    ("fault", &[]),
+    ("crypto", &["fault", "limits", "names", "os"]),
+    ("storage", &["crypto", "fault", "limits", "names"]),
     ("authz", &["limits", "names"]),
     ("certificates", &["crypto", "limits", "names"]),
     ("tls", &["limits", "names", "os"]),
@@ -36,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "cluster",
             "config",
             "database",
+            "fault",
             "limits",
             "names",
             "results",
@@ -69,6 +71,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "consensus",
             "crypto",
             "database",
+            "fault",
             "limits",
             "names",
             "own_certificate",
@@ -284,4 +287,24 @@ fn pinned_libraries_are_at_least_as_new_as_their_advisories_ask() {
         let numbers: Vec<u32> = found.split('.').map(|n| n.parse().unwrap_or(0)).collect();
         assert!(numbers.as_slice() >= least.as_slice(), "{name} {found} is older than {least:?}");
     }
+}
+
+#[test]
+fn what_is_released_has_no_fault_points() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manifest = fs::read_to_string(root.join("node/Cargo.toml")).unwrap();
+    assert!(!manifest.contains("\ndefault = "), "node/Cargo.toml: a default feature");
+    let mut scripts: Vec<_> =
+        fs::read_dir(root.join("deploy")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    scripts.push(root.join("dev"));
+    let mut releases = 0;
+    for path in scripts.iter().filter(|path| path.is_file()) {
+        let text = fs::read_to_string(path).unwrap().replace("\\\n", " ");
+        for line in text.lines().filter(|line| line.contains("--release")) {
+            releases += 1;
+            let with = line.contains("--features") || line.contains("debug_features");
+            assert!(!with, "{}: a release build with features: {line}", path.display());
+        }
+    }
+    assert!(releases >= 3, "found {releases} release builds: does this test look where they are?");
 }

@@ -78,6 +78,7 @@ impl Specimen {
             ("raft.election_timeout_min_ms", "60"),
             ("raft.election_timeout_max_ms", "120"),
             ("authorization.last_used_interval_ms", "3600000"),
+            super::SMALL_RESERVE,
         ];
         let mut cluster = Cluster::start_with(1, &settings).await?;
         for database in DATABASES {

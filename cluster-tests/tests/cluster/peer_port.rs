@@ -31,6 +31,7 @@ fn forgeries(
     author: &Identity,
 ) -> Vec<(&'static str, String, Vec<Vec<u8>>)> {
     let hello = peer::Hello {
+        age: None,
         cluster_id: cluster_id.to_owned(),
         node_id: victim,
         incarnation: vec![7; 16],

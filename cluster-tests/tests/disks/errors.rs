@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use cluster_tests::{
     cluster::{Cluster, FAILOVER_LIMIT, HEAL_LIMIT},
     disks::{
+        SMALL_RESERVE,
         device::{Device, Failing},
         file_system::{Disks, Kind},
         load::Ledger,
@@ -87,7 +88,7 @@ async fn a_leader_whose_disk_fails_ends_and_the_others_go_on() -> Result<()> {
     let Some(device) = Device::start("EIO of all writes", Kind::Ext4)? else { return Ok(()) };
     let mut disks = Disks::empty()?;
     disks.add(device.file())?;
-    let mut cluster = Cluster::prepare(3, &[]).await?;
+    let mut cluster = Cluster::prepare(3, &[SMALL_RESERVE]).await?;
     cluster.nodes[0].keep_data_in(&disks.disk(0).data());
     for node in &mut cluster.nodes {
         node.start()?;
@@ -143,7 +144,7 @@ async fn a_disk_that_becomes_read_only_ends_the_process() -> Result<()> {
     let Some(disks) = Disks::on_images("read-only remount", Kind::Ext4, 1)? else {
         return Ok(());
     };
-    let mut cluster = Cluster::prepare(1, &[]).await?;
+    let mut cluster = Cluster::prepare(1, &[SMALL_RESERVE]).await?;
     cluster.nodes[0].keep_data_in(&disks.disk(0).data());
     cluster.nodes[0].start()?;
     cluster.ready().await?;
@@ -177,7 +178,7 @@ async fn a_read_that_fails_is_never_an_empty_answer() -> Result<()> {
     let Some(device) = Device::start("EIO of reads", Kind::Ext4)? else { return Ok(()) };
     let mut disks = Disks::empty()?;
     disks.add(device.file())?;
-    let mut cluster = Cluster::prepare(1, &[]).await?;
+    let mut cluster = Cluster::prepare(1, &[SMALL_RESERVE]).await?;
     cluster.nodes[0].keep_data_in(&disks.disk(0).data());
     cluster.nodes[0].start()?;
     cluster.ready().await?;

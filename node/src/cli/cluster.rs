@@ -104,6 +104,9 @@ const GROUPS: &[Column] = &[
     wide("learners"),
     wide("registry_revision"),
     wide("resident_bytes"),
+    wide("disk_free_bytes"),
+    column("disk_full"),
+    wide("disk_reserve_held"),
     wide("certificate_expires"),
     wide("version"),
     wide("state_hash"),
@@ -310,6 +313,9 @@ pub(super) fn group_row(status: &proto::NodeStatus, group: &proto::GroupStatus) 
         .with("learners", group.learners.clone())
         .with("registry_revision", status.registry_revision)
         .with("resident_bytes", status.resident_bytes)
+        .with("disk_free_bytes", status.disk_free_bytes)
+        .with("disk_full", status.disk_full)
+        .with("disk_reserve_held", status.disk_reserve_held)
         .with("certificate_expires", time(status.certificate_not_after_unix_ms))
         .with("version", status.version.clone())
         .with("state_hash", group.state_hash.clone())

@@ -203,7 +203,8 @@ fn the_fields_of_json_are_only_ever_added_to() {
             &cluster_proto::GroupStatus::default(),
         ),
         "node node_id reachable fresh group group_id role leader_id term last_log_index committed_index \
-         applied_index lag snapshot_index voters learners registry_revision resident_bytes certificate_expires version state_hash",
+         applied_index lag snapshot_index voters learners registry_revision resident_bytes disk_free_bytes disk_full \
+         disk_reserve_held certificate_expires version state_hash",
     );
 }
 

@@ -25,6 +25,7 @@ use super::{
     types::{LogId, SnapshotMeta, StoredMembership, snapshot_meta_from, snapshot_meta_to},
 };
 use crate::{
+    fault::fault_point,
     names::GroupId,
     storage::{self, Batch, Durability, Read, Space, StateHash, Store, Table},
 };
@@ -263,7 +264,9 @@ impl GroupState {
         for (key, value) in records {
             batch.put(self.space_of(generation), key, value);
         }
-        Ok(self.store.write(batch, Durability::Buffered)?)
+        fault_point!("snapshot-receive-before").map_err(storage::Error::file)?;
+        self.store.write(batch, Durability::Buffered)?;
+        Ok(fault_point!("snapshot-receive-after").map_err(storage::Error::file)?)
     }
 
     /// Deletes what was received, unless another snapshot has done so.
@@ -292,7 +295,9 @@ impl GroupState {
         batch.put(record_space(self.group), APPLIED, applied.encode(generation));
         batch.delete(record_space(self.group), STAGING);
         batch.delete_range(self.space_of(*current), [], None);
+        fault_point!("snapshot-install-before").map_err(storage::Error::file)?;
         self.store.write(batch, Durability::Synced)?;
+        fault_point!("snapshot-install-after").map_err(storage::Error::file)?;
         *current = generation;
         slot.active = None;
         Ok(())

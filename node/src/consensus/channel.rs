@@ -40,12 +40,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{self, Endpoint};
 
-use super::types::{Malformed, Member};
+use super::{
+    folder_age::Ages,
+    types::{Malformed, Member},
+};
 use crate::{
     limits,
     names::{Incarnation, NodeId, Thumbprint},
     tls::{self, CurrentIdentity, TlsIdentity},
 };
+
+/// With the refusal of a folder that was rolled back: what was seen of it before.
+pub const SEEN_FOLDER: &str = "rookery-seen-folder-bin";
 
 /// Version of the peer protocol; another one is refused.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -61,6 +67,8 @@ pub struct PeerIdentity {
     pub incarnation: Incarnation,
     /// Its certificate and key.
     pub tls: Arc<CurrentIdentity>,
+    /// How old the folders are, its own and those of the others.
+    pub ages: Arc<Ages>,
 }
 
 impl PeerIdentity {
@@ -73,6 +81,7 @@ impl PeerIdentity {
             incarnation: self.incarnation.as_bytes().to_vec(),
             version: PROTOCOL_VERSION,
             renews: false,
+            age: Some(self.ages.own()),
         }
     }
 }
@@ -552,7 +561,16 @@ impl Link {
         let requests = futures::stream::once(async { hello })
             .chain(ReceiverStream::new(queue).map(|frame: Frame| frame.request));
         let answers = client(connection).channel(requests).await;
-        let mut answers = answers.map_err(refusal)?.into_inner();
+        let mut answers = answers
+            .map_err(|status| {
+                if let Some(seen) = status.metadata().get_bin(SEEN_FOLDER)
+                    && let Ok(seen) = seen.to_bytes()
+                {
+                    identity.ages.accused(target.node, &seen, identity.incarnation);
+                }
+                refusal(status)
+            })?
+            .into_inner();
         let first = answers.message().await.map_err(refusal)?;
         check_hello(first, identity, target).map_err(io::Error::other)?;
         let link = Self {
@@ -710,7 +728,10 @@ fn check_hello(
     if known.is_some_and(|known| known.as_bytes().as_slice() != hello.incarnation) {
         return Err("the peer's data folder is not the one that the cluster knows");
     }
-    Ok(())
+    identity
+        .ages
+        .hear(target.node, &hello.incarnation, hello.age.as_ref())
+        .map_err(|_| "the peer's data folder is an older copy of itself")
 }
 
 /// A call that was sent. Dropping it gives up the answer, not the call.

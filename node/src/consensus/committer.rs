@@ -35,6 +35,7 @@ use tokio::sync::{
 };
 
 use crate::{
+    fault::fault_point,
     limits,
     storage::{self, Batch, Change, Durability, Sentinel, Store},
 };
@@ -69,8 +70,10 @@ impl Watermarks for Arc<Sentinel> {
 pub(super) enum Mark {
     /// Nothing that the sentinel must know.
     None,
+    /// The log ends where it did; its vote is this one once the job is synced.
+    Voted(SentinelGroup),
     /// The log ends here once the job is synced.
-    Synced(SentinelGroup),
+    Appended(SentinelGroup),
     /// The log is cut to end here.
     Cut(SentinelGroup),
 }
@@ -285,6 +288,7 @@ impl Writer {
         let mut together = Durability::Buffered;
         let mut cuts = Vec::new();
         let mut ends = BTreeMap::new();
+        let mut appended = false;
         for (changes, durability, mark) in writes {
             batch.changes.extend(changes);
             if durability == Durability::Synced {
@@ -292,7 +296,11 @@ impl Writer {
             }
             match mark {
                 Mark::None => {}
-                Mark::Synced(end) => drop(ends.insert(end.group, end)),
+                Mark::Voted(end) => drop(ends.insert(end.group, end)),
+                Mark::Appended(end) => {
+                    appended = true;
+                    ends.insert(end.group, end);
+                }
                 Mark::Cut(end) => {
                     cuts.push(end);
                     ends.insert(end.group, end);
@@ -303,6 +311,9 @@ impl Writer {
             self.watermarks.before_cut(cuts)?;
         }
         self.store.write(batch, together)?;
+        if appended {
+            fault_point!("log-append-after").map_err(storage::Error::file)?;
+        }
         if !ends.is_empty() {
             self.watermarks.synced(ends.into_values().collect())?;
         }

@@ -25,6 +25,15 @@ enum Read {
     List(ListDocumentsRequest),
 }
 
+impl Read {
+    fn stale_ok(&self) -> bool {
+        match self {
+            Self::Get(request) => request.stale_ok,
+            Self::List(request) => request.stale_ok,
+        }
+    }
+}
+
 /// Its answer.
 enum Answer {
     Get(GetDocumentResponse),
@@ -73,6 +82,10 @@ impl Consensus {
         let group = self.groups.find(GroupId::from(permit.database()));
         let work = async {
             match group {
+                // Behind the others for want of room; whoever has room answers.
+                Some(group) if self.is_full() && !group.is_leader() && !read.stale_ok() => {
+                    self.read_there(permit, read, deadline).await
+                }
                 Some(group) => self.read_here(&group, permit, read, deadline).await,
                 None => self.read_there(permit, read, deadline).await,
             }
@@ -87,11 +100,7 @@ impl Consensus {
         read: Read,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let stale_ok = match &read {
-            Read::Get(request) => request.stale_ok,
-            Read::List(request) => request.stale_ok,
-        };
-        if !stale_ok {
+        if !read.stale_ok() {
             self.linearize(group, deadline).await?;
         }
         match read {
@@ -186,7 +195,7 @@ impl Consensus {
             }),
         });
         let mut last = Error::NoLeader;
-        for node in &record.node_ids {
+        for node in record.node_ids.iter().filter(|node| **node != self.node_id().0) {
             match self.forward_read(NodeId(*node), author, call.clone(), deadline).await {
                 Ok(bytes) => return decode_answer(&read, &bytes),
                 Err(error)

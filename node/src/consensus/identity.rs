@@ -92,8 +92,9 @@ impl Identity {
 
     /// How this node introduces itself to peers.
     #[must_use]
-    pub fn hello(&self) -> peer::Hello {
+    pub fn hello(&self, age: log::FolderAge) -> peer::Hello {
         peer::Hello {
+            age: Some(age),
             cluster_id: self.cluster_id.clone(),
             node_id: self.node_id.0,
             incarnation: self.incarnation.as_bytes().to_vec(),

@@ -38,6 +38,7 @@ use super::{
     },
 };
 use crate::{
+    fault::fault_point,
     limits,
     names::GroupId,
     storage::{self, Batch, Change, Durability, Read, Space, Store, Table},
@@ -494,7 +495,9 @@ impl RaftLogStorage<Types> for LogStore {
             tail.vote = Some(*vote);
             tail.position(self.log.group)
         };
-        self.log.commit(batch.changes, Mark::Synced(position)).await
+        fault_point!("vote-save-before")?;
+        self.log.commit(batch.changes, Mark::Voted(position)).await?;
+        fault_point!("vote-save-after")
     }
 
     /// Not synced: it only spares a restarted node the wait for its leader.
@@ -519,6 +522,7 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        fault_point!("log-append-before")?;
         let (changes, position, next) = self.log.take(entries)?;
         let log = Arc::downgrade(&self.log);
         let done = Box::new(move |result: io::Result<()>| {
@@ -527,9 +531,13 @@ impl RaftLogStorage<Types> for LogStore {
             {
                 log.written(next);
             }
+            let result = result.and_then(|()| fault_point!("flush-callback-before"));
             callback.io_completed(result);
+            if let Err(error) = fault_point!("flush-callback-after") {
+                tracing::warn!(%error, "nothing is left to fail after the callback");
+            }
         });
-        let mark = Mark::Synced(position);
+        let mark = Mark::Appended(position);
         let job = Job { changes, durability: Durability::Synced, mark, done };
         self.log.committer.submit(job).await
     }
@@ -575,6 +583,8 @@ impl RaftLogStorage<Types> for LogStore {
         let mut batch = Batch::default();
         batch.put(space(self.log.group), PURGED, log_id_to(&log_id).encode_to_vec());
         batch.delete_range(space(self.log.group), entry_key(0), Some(entry_key(next)));
-        self.log.note(batch).await
+        fault_point!("purge-before")?;
+        self.log.note(batch).await?;
+        fault_point!("purge-after")
     }
 }

@@ -20,12 +20,16 @@ use rookery_proto::{
         Applied, ClusterCommand, FormCluster, NodeRecord, PutCertificate, applied, cluster_command,
         cluster_outcome,
     },
-    peer::v1::{FreshnessRequest, ProbeRequest, ProbeResponse, channel_request, channel_response},
+    peer::v1::{
+        FolderAgeRequest, FreshnessRequest, ProbeRequest, ProbeResponse, channel_request,
+        channel_response,
+    },
 };
 
 use super::{
     Consensus, Error, Group, Identity, Parts, State,
     channel::{self, Channels},
+    folder_age::{self, Ages},
     groups::{Groups, member_of},
     types::Member,
 };
@@ -59,6 +63,7 @@ impl Consensus {
         let identity = Identity::load_or_make(parts.store.as_ref())?;
         check_folder(&identity, parts.expected.as_ref())?;
         parts.sentinel.identify(identity.node_id, identity.incarnation)?;
+        let ages = Arc::new(begin_session(&parts)?);
         // Empty until the cluster group is opened, which knows where its state stands.
         let cluster = Arc::new(Cluster::unformed());
         let on_fatal = parts.on_fatal.clone();
@@ -76,6 +81,9 @@ impl Consensus {
             config: parts.config,
             formation: parts.formation,
             store: parts.store,
+            room: parts.room,
+            fullness: super::fullness::Fullness::default(),
+            ages,
             tls: parts.tls,
             sealing_key: parts.sealing_key,
             clock: parts.clock,
@@ -120,6 +128,8 @@ impl Consensus {
         self.spawn(|this| async move { this.keep_fresh().await });
         self.spawn(|this| async move { this.watch_disk().await });
         self.spawn(|this| async move { this.scrub().await });
+        self.spawn(|this| async move { this.grow_old().await });
+        self.spawn(|this| async move { this.remember_ages().await });
         self.spawn(|this| async move { this.learn_members().await });
         self.spawn(|this| async move { this.write_denials().await });
         self.spawn(|this| async move { this.keep_sealing_key_registered().await });
@@ -691,6 +701,7 @@ impl Consensus {
             node_id: identity.node_id,
             incarnation: identity.incarnation,
             tls: self.tls.clone(),
+            ages: self.ages.clone(),
         };
         self.channels.get_or_init(|| Channels::new(Arc::new(peer), self.dial_overrides()));
     }
@@ -707,6 +718,7 @@ impl Consensus {
 
     /// The duties of leaders: form, take in, let go.
     async fn lead(&self) -> Result<(), Error> {
+        self.hand_over_for_want_of_room().await;
         let registry = self.registry();
         let cluster = self.group(GroupId::CLUSTER)?;
         if cluster.is_leader() && !registry.is_formed() {
@@ -729,7 +741,9 @@ impl Consensus {
                 self.take_in(&cluster, &registry, NodeId(id)).await?;
             }
             self.promote_caught_up(&cluster).await?;
-            self.checkpoint_audit(&cluster).await?;
+            if !self.is_full() {
+                self.checkpoint_audit(&cluster).await?;
+            }
         }
         Ok(())
     }
@@ -807,11 +821,13 @@ impl Consensus {
         } else {
             let body = channel_request::Body::Freshness(FreshnessRequest {
                 applied_index: group.state.applied().0,
+                full: self.is_full(),
             });
             let answer = self.ask_peer(leader, body, limits::PEER_ANSWER_TIMEOUT).await?;
             let channel_response::Body::Freshness(answer) = answer else {
                 return Err(Error::unexpected_answer());
             };
+            self.fullness.hear(answer.full_node_ids.iter().copied().map(NodeId));
             let promised = Duration::from_millis(u64::from(answer.lease_ms));
             let lease = self.freshness.agreed_lease(self.lease(), promised);
             (answer.commit_index, crate::names::Timestamp(answer.leader_unix_ms), lease)
@@ -823,6 +839,40 @@ impl Consensus {
             self.vouched.expire(t0);
         }
         Ok(())
+    }
+
+    // ---- the age of data folders ----
+
+    /// Steps 1 and 2 of `folder_age`: a tick for every second in which logs grew.
+    async fn grow_old(&self) {
+        loop {
+            tokio::time::sleep(limits::FOLDER_TICK_INTERVAL).await;
+            let sentinel = self.sentinel.clone();
+            let ticked = tokio::task::spawn_blocking(move || sentinel.tick()).await;
+            // A sentinel that fails has told so itself.
+            let Ok(Ok(Some(age))) = ticked else { continue };
+            self.ages.grow(age.clone());
+            let tell = |node: NodeId| {
+                let age = Some(age.clone());
+                let body = channel_request::Body::FolderAge(FolderAgeRequest { age });
+                self.ask_peer(node, body, limits::PEER_ANSWER_TIMEOUT)
+            };
+            let peers = self.channels().map(|channels| channels.members()).unwrap_or_default();
+            // Who cannot be reached hears of it with the next Hello.
+            drop(futures::future::join_all(peers.into_iter().map(tell)).await);
+        }
+    }
+
+    /// Step 3 of `folder_age`.
+    async fn remember_ages(&self) {
+        loop {
+            self.ages.wanted.notified().await;
+            let (ages, store) = (self.ages.clone(), self.store.clone());
+            let written = tokio::task::spawn_blocking(move || ages.write(store.as_ref())).await;
+            if let Ok(Err(error)) = written {
+                (self.on_fatal)(error.to_string());
+            }
+        }
     }
 
     // ---- ending ----
@@ -870,6 +920,26 @@ impl Consensus {
             }
         }
     }
+}
+
+/// Steps 1 and 5 of `folder_age`: the folder begins a session, unless it was found out before.
+fn begin_session(parts: &Parts) -> Result<Ages, Error> {
+    let expected = parts.expected.as_ref();
+    if let Some(why) = expected.map(|expected| &expected.refused).filter(|why| !why.is_empty()) {
+        return Err(crate::storage::Error::Folder(why.clone()).into());
+    }
+    let before = expected.and_then(|expected| expected.age.clone()).unwrap_or_default();
+    let age = folder_age::next_session(before, rand::random());
+    parts.sentinel.begin_session(age.clone())?;
+    let (sentinel, on_fatal) = (parts.sentinel.clone(), parts.on_fatal.clone());
+    let ages = Ages::load(parts.store.as_ref(), age, move |why| {
+        // The process ends for it either way.
+        if let Err(error) = sentinel.refuse(&why) {
+            tracing::error!(%error, "the sentinel does not keep why this folder is refused");
+        }
+        on_fatal(why);
+    })?;
+    Ok(ages)
 }
 
 /// The store and the sentinel beside it must be of the same node: a swapped or rolled-back store is refused.

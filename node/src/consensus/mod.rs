@@ -16,6 +16,8 @@
 //! | `as_member` | commands of a node itself |
 //! | `audit`, `denials` | reading and sealing the audit log; denials on their way into it |
 //! | `as_member`, `own_record` | what a node writes in its own name |
+//! | `folder_age` | whether a data folder was replaced by an older copy of itself |
+//! | `fullness` | full disks: what is refused, and who leads instead |
 //! | `reads` | linearizable reads, many to a round |
 //! | `documents` | reads of documents, here or on a node that holds them |
 //! | `membership` | forming, bootstrapping, joining, leaving, handing over |
@@ -36,7 +38,9 @@ pub mod committer;
 mod denials;
 mod documents;
 mod error;
+pub mod folder_age;
 pub mod freshness;
+mod fullness;
 mod groups;
 mod identity;
 pub mod log_store;
@@ -84,7 +88,7 @@ use crate::{
     config::{Config, Formation},
     limits,
     names::{NodeId, Thumbprint, Timestamp},
-    storage::{Sentinel, Store},
+    storage::{Room, Sentinel, Store},
     tls::{CurrentIdentity, TlsIdentity},
 };
 
@@ -96,6 +100,8 @@ pub struct Parts {
     pub formation: Option<Formation>,
     /// The encrypted store.
     pub store: Arc<dyn Store>,
+    /// How much room its file system has.
+    pub room: Arc<Room>,
     /// The node's certificate and key.
     pub tls: Arc<CurrentIdentity>,
     /// The public key to which secrets for this node are sealed (X25519).
@@ -128,6 +134,9 @@ pub struct Consensus {
     config: Arc<Config>,
     formation: Option<Formation>,
     store: Arc<dyn Store>,
+    room: Arc<Room>,
+    fullness: fullness::Fullness,
+    ages: Arc<folder_age::Ages>,
     tls: Arc<CurrentIdentity>,
     sealing_key: [u8; 32],
     clock: Arc<dyn Clock>,

@@ -36,6 +36,7 @@ use super::{
     },
 };
 use crate::{
+    fault::fault_point,
     limits,
     names::{GroupId, NodeId},
 };
@@ -400,16 +401,21 @@ fn read_snapshot(
     parts: &mpsc::Sender<InstallSnapshotRequest>,
 ) -> Result<(), StreamingError<Types>> {
     let send = |part| parts.blocking_send(InstallSnapshotRequest { part: Some(part) }).is_ok();
+    fault_point!("snapshot-send-before").map_err(failed_to_send)?;
     let mut listening = send(Part::Header(header));
     while listening {
         let Some(data) = source.next_chunk().map_err(unreadable)? else {
             let (chunks, digest) = source.trailer();
             send(Part::Trailer(peer::SnapshotTrailer { chunks, digest: digest.to_vec() }));
-            return Ok(());
+            return fault_point!("snapshot-send-after").map_err(failed_to_send);
         };
         listening = send(Part::Chunk(peer::SnapshotChunk { data }));
     }
     Ok(()) // The peer hung up; its answer says why.
+}
+
+fn failed_to_send(error: std::io::Error) -> StreamingError<Types> {
+    StreamingError::Unreachable(Unreachable::new(&error))
 }
 
 fn unreadable(error: snapshot::Error) -> StreamingError<Types> {

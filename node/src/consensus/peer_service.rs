@@ -39,10 +39,11 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming, server::NamedService};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue, server::NamedService};
 
 use super::{
-    channel::PROTOCOL_VERSION,
+    channel::{PROTOCOL_VERSION, SEEN_FOLDER},
+    folder_age::{Ages, Seen},
     snapshot::{self, Snapshot, SnapshotData, SnapshotSink},
     types::{
         Malformed, Raft, SnapshotMeta, Types, Vote, append_from, log_id_from, log_id_to,
@@ -73,6 +74,9 @@ pub enum PeerRefused {
     /// This node belongs to no cluster.
     #[error("this node belongs to no cluster")]
     NotFormed,
+    /// The node's folder is an older copy of itself.
+    #[error("its data folder is an older copy of itself: it was seen at {0}")]
+    RolledBack(Seen),
 }
 
 /// What the serving side asks of the node.
@@ -115,6 +119,10 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn forward(&self, from: NodeId, request: peer::ForwardRequest) -> peer::ForwardResponse;
     /// This node as an administrator sees it.
     async fn status(&self) -> peer::StatusResponse;
+    /// Hears how old a peer's folder is now.
+    fn folder_age(&self, from: NodeId, request: &peer::FolderAgeRequest);
+    /// Whether entries of a group are taken; false while this node's disk has no room for them.
+    fn takes_entries(&self, group: GroupId) -> bool;
     /// Where to put a snapshot of a group; `None` where this node does not hold it or is receiving one already.
     fn snapshot_sink(&self, group: GroupId) -> Option<SnapshotSink>;
     /// Answers a node that asks before the cluster is formed.
@@ -219,7 +227,13 @@ impl<H: PeerHandler> PeerService<H> {
         let thumbprint = &certificate.thumbprint;
         self.handler.admit(thumbprint, hello).map_err(|why| {
             self.handler.refused(thumbprint, &why);
-            Status::permission_denied("not a member")
+            let mut status = Status::permission_denied("not a member");
+            // A member by its certificate, and nobody else, is shown why.
+            if let PeerRefused::RolledBack(seen) = &why {
+                let proof = MetadataValue::from_bytes(&Ages::proof(seen));
+                status.metadata_mut().insert_bin(SEEN_FOLDER, proof);
+            }
+            status
         })
     }
 
@@ -412,6 +426,10 @@ impl<H: PeerHandler> Session<H> {
             Ok(request) => request,
             Err(error) => return answer(&self.answers, call, Err(malformed(&error))).await,
         };
+        if !request.entries.is_empty() && !self.handler.takes_entries(group) {
+            let error = peer_error(ErrorKind::Unspecified, "the disk of this node is full");
+            return answer(&self.answers, call, Err(error)).await;
+        }
         let append = Append { call, request };
         let worker = match self.groups.get(&group) {
             Some(worker) if !worker.is_closed() => worker.clone(),
@@ -571,6 +589,10 @@ async fn control<H: PeerHandler>(
         Ask::Confirm(request) => handler.confirm(request).await.map(Answer::Confirm),
         Ask::Status(peer::StatusRequest {}) => Ok(Answer::Status(handler.status().await)),
         Ask::AuditHash(request) => handler.audit_hash(request).await.map(Answer::AuditHash),
+        Ask::FolderAge(request) => {
+            handler.folder_age(node, &request);
+            Ok(Answer::FolderAge(peer::FolderAgeResponse {}))
+        }
         Ask::Hello(_) | Ask::Append(_) | Ask::Forward(_) => {
             Err(malformed(&Malformed("a frame in the wrong place")))
         }

@@ -29,8 +29,8 @@ use parking_lot::Mutex;
 use rookery_proto::{
     log::v1 as log,
     peer::v1::{
-        self as peer, ChannelRequest, ChannelResponse, Hello, channel_request::Body as Ask,
-        channel_response::Body as Answer, peer_error::Kind,
+        self as peer, ChannelRequest, ChannelResponse, FolderAgeRequest, Hello,
+        channel_request::Body as Ask, channel_response::Body as Answer, peer_error::Kind,
         peer_service_server::PeerService as Service,
     },
 };
@@ -47,6 +47,7 @@ use tower::ServiceExt as _;
 use super::{
     applied::GroupState,
     channel::{self, CallError, Channel, Channels, PROTOCOL_VERSION, PeerIdentity},
+    folder_age::Ages,
     network::GroupNetwork,
     peer_service::{self, PeerHandler, PeerRefused},
     snapshot::SnapshotSink,
@@ -72,6 +73,7 @@ pub(super) fn peer_identity(node: u64, tls: TlsIdentity) -> Arc<PeerIdentity> {
         node_id: NodeId(node),
         incarnation: incarnation(node),
         tls: CurrentIdentity::new(tls),
+        ages: Ages::fresh(),
     })
 }
 
@@ -130,6 +132,12 @@ impl PeerHandler for Fake {
     }
 
     fn refused(&self, _: &Thumbprint, _: &PeerRefused) {}
+
+    fn folder_age(&self, _: NodeId, _: &FolderAgeRequest) {}
+
+    fn takes_entries(&self, _: GroupId) -> bool {
+        true
+    }
 
     async fn audit_hash(
         &self,

@@ -46,7 +46,7 @@ impl PeerHandler for Peers {
     }
 
     fn hello(&self) -> peer::Hello {
-        self.0.identity().hello()
+        self.0.identity().hello(self.0.ages.own())
     }
 
     async fn read_index(&self, group: GroupId) -> Result<u64, peer::PeerError> {
@@ -57,8 +57,9 @@ impl PeerHandler for Peers {
     async fn freshness(
         &self,
         from: NodeId,
-        _: peer::FreshnessRequest,
+        request: peer::FreshnessRequest,
     ) -> Result<peer::FreshnessResponse, peer::PeerError> {
+        self.0.fullness.report(from, request.full, self.0.clock.boot());
         self.0.answer_freshness(from).await.map_err(|e| e.to_peer())
     }
 
@@ -123,8 +124,23 @@ impl PeerHandler for Peers {
         peer::StatusResponse { status: Some(self.0.status_local()), members: self.0.vouch() }
     }
 
+    fn folder_age(&self, from: NodeId, request: &peer::FolderAgeRequest) {
+        let Some(member) = self.0.known_member(from) else { return };
+        if let Err(seen) = self.0.ages.hear(from, &member.incarnation, request.age.as_ref()) {
+            // Its next Hello is refused with it.
+            tracing::warn!(peer = %from, %seen, "a data folder became younger");
+        }
+    }
+
+    fn takes_entries(&self, group: GroupId) -> bool {
+        self.0.takes_entries(group)
+    }
+
     fn snapshot_sink(&self, group: GroupId) -> Option<SnapshotSink> {
         let running = self.0.groups.find(group)?;
+        if !self.0.takes_entries(group) {
+            return None;
+        }
         match SnapshotSink::begin(&running.state) {
             Ok(sink) => Some(sink),
             Err(error) => {
@@ -166,7 +182,8 @@ impl Consensus {
         if member.incarnation != hello.incarnation {
             return Err(PeerRefused::OtherIncarnation);
         }
-        Ok(id)
+        let heard = self.ages.hear(id, &hello.incarnation, hello.age.as_ref());
+        heard.map(|()| id).map_err(PeerRefused::RolledBack)
     }
 
     fn still_member(&self, node: NodeId, thumbprint: &Thumbprint) -> bool {
@@ -223,7 +240,12 @@ impl Consensus {
         // promise.
         let commit_index = self.lead_read_index(&group).await?;
         let lease_ms = u32::try_from(self.lease().as_millis()).unwrap_or(u32::MAX);
-        Ok(peer::FreshnessResponse { commit_index, leader_unix_ms: self.clock.wall().0, lease_ms })
+        Ok(peer::FreshnessResponse {
+            commit_index,
+            leader_unix_ms: self.clock.wall().0,
+            lease_ms,
+            full_node_ids: self.full_nodes().iter().map(|node| node.0).collect(),
+        })
     }
 
     /// Serves a call whose author is a client of another node: decided here again, with the author's own identity.

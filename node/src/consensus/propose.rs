@@ -184,6 +184,7 @@ impl Consensus {
             self.note_refusal(author, &proposal, &error);
             return Err(error);
         }
+        self.check_room(&group, &proposal)?;
         let before = self.registry();
         let revoking = match &proposal.command {
             Some(proposal::Command::Cluster(command)) => {

@@ -9,7 +9,11 @@
 //! before the purge of the entries that made it: what survives a power cut is a prefix of all writes, so the state is
 //! never without the entries that follow it.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+};
 
 use futures::{FutureExt, Stream, StreamExt};
 use openraft::{
@@ -25,10 +29,11 @@ use super::{
     types::{CommandBytes, Entry, LogId, Outcome, SnapshotMeta, StoredMembership, Types},
 };
 use crate::{
+    fault::fault_point,
     limits,
     names::GroupId,
     results::COMMAND_VERSION,
-    storage::{self, Overlay, Read, Space},
+    storage::{self, Batch, Overlay, Read, Space},
 };
 
 /// Why a state machine cannot go on; never the refusal of a command, which is a reply.
@@ -108,6 +113,7 @@ impl StateMachine {
 
     /// Applies a run of entries: steps 1 to 3 of the module's text.
     fn apply_run(&mut self, run: Vec<EntryResponder<Types>>) -> Result<(), MachineError> {
+        fault_point!("apply-before").map_err(storage::Error::file)?;
         let store = Arc::clone(self.state.store());
         let mut overlay = Overlay::new(&*store, self.state.space(), self.applied.hash);
         let mut membership = None;
@@ -132,10 +138,23 @@ impl StateMachine {
         if let Some(membership) = membership {
             self.applied.membership = membership;
         }
-        self.state.advance(overlay.into_batch(), &self.applied)?;
+        self.write(overlay.into_batch())?;
         self.machine.publish();
         self.state.publish(&self.applied);
         answer(replies);
+        fault_point!("apply-after").map_err(storage::Error::file)?;
+        Ok(())
+    }
+
+    fn write(&self, changes: Batch) -> Result<(), storage::Error> {
+        let registry = self.state.group() == GroupId::CLUSTER;
+        if registry {
+            fault_point!("registry-write-before").map_err(storage::Error::file)?;
+        }
+        self.state.advance(changes, &self.applied)?;
+        if registry {
+            fault_point!("registry-write-after").map_err(storage::Error::file)?;
+        }
         Ok(())
     }
 
@@ -145,18 +164,38 @@ impl StateMachine {
         command: &CommandBytes,
         overlay: &mut Overlay<'_>,
     ) -> Result<Outcome, MachineError> {
-        let entry_error = |why: String| MachineError::Entry { index, why };
-        let command = log::Command::decode(command.0.clone())
-            .map_err(|error| entry_error(format!("it is no command: {error}")))?;
+        let Ok(command) = log::Command::decode(command.0.clone()) else {
+            return Ok(self.poison(index, "it is no command"));
+        };
         if command.version != COMMAND_VERSION {
-            return Err(entry_error(format!(
+            let why = format!(
                 "it has version {}, and this program knows version {COMMAND_VERSION} only; install the program that \
                  the other nodes run",
                 command.version
-            )));
+            );
+            return Err(MachineError::Entry { index, why });
         }
-        let applied = self.machine.apply(index, &command, overlay)?;
-        Ok(Outcome(Some(Box::new(applied))))
+        overlay.mark();
+        let applying = AssertUnwindSafe(|| self.machine.apply(index, &command, overlay));
+        if let Ok(applied) = panic::catch_unwind(applying) {
+            return Ok(Outcome(Some(Box::new(applied?))));
+        }
+        overlay.undo();
+        Ok(self.poison(index, "applying it panicked"))
+    }
+
+    /// The reply to an entry that no node can apply. It changes nothing, here and on every other node: they have the same
+    /// bytes and the same program. A node that stopped for it would stop again at every start, and so would all others.
+    fn poison(&self, index: u64, why: &str) -> Outcome {
+        let group = self.state.group();
+        tracing::error!(%group, index, why, "an entry of the log cannot be applied; it is refused on every node");
+        let refusal = log::Refusal {
+            reason: "ENTRY_REFUSED".to_owned(),
+            message: "The entry could not be applied; nothing was changed.".to_owned(),
+            ..log::Refusal::default()
+        };
+        let outcome = Some(log::applied::Outcome::Refusal(refusal));
+        Outcome(Some(Box::new(log::Applied { index, registry_revision: 0, outcome })))
     }
 
     /// The state as it is now.
@@ -276,6 +315,9 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        self.snapshot.take().ok_or_else(|| io::Error::other("a snapshot is built once"))
+        fault_point!("snapshot-build-before")?;
+        let built = self.snapshot.take();
+        fault_point!("snapshot-build-after")?;
+        built.ok_or_else(|| io::Error::other("a snapshot is built once"))
     }
 }

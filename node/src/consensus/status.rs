@@ -47,6 +47,9 @@ impl Consensus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             resident_bytes: resident_bytes(),
             certificate_not_after_unix_ms: self.certificate_not_after(),
+            disk_free_bytes: self.room.free_bytes(),
+            disk_full: self.is_full(),
+            disk_reserve_held: self.room.reserve_held(),
         }
     }
 

@@ -209,6 +209,9 @@ struct Documents {
     reloaded: Mutex<Vec<usize>>,
 }
 
+/// The id of a document that this state machine panics at.
+const PANICS_AFTER_A_WRITE: &str = "poison";
+
 impl Machine for Documents {
     fn apply(
         &self,
@@ -220,6 +223,7 @@ impl Machine for Documents {
             return Err(MachineError::Entry { index, why: "it is for another group".to_owned() });
         };
         for write in &command.writes {
+            assert_ne!(write.id, PANICS_AFTER_A_WRITE, "a bug in the state machine");
             match &write.operation {
                 Some(log::document_write::Operation::Put(put)) => {
                     state.put(write.id.as_bytes(), put.json.to_vec())?;
@@ -261,14 +265,17 @@ fn bytes_entry(index: u64, bytes: Vec<u8>) -> Entry {
     Entry { log_id: log_id(1, index), payload }
 }
 
-pub(super) fn command(version: u32, id: &str, json: &[u8]) -> Vec<u8> {
+fn write(id: &str, json: &[u8]) -> log::DocumentWrite {
     let put = log::PutDocument { json: json.to_vec(), ..log::PutDocument::default() };
-    let write = log::DocumentWrite {
+    log::DocumentWrite {
         id: id.to_owned(),
         operation: Some(log::document_write::Operation::Put(put)),
         ..log::DocumentWrite::default()
-    };
-    let command = log::DatabaseCommand { writes: vec![write] };
+    }
+}
+
+pub(super) fn command(version: u32, id: &str, json: &[u8]) -> Vec<u8> {
+    let command = log::DatabaseCommand { writes: vec![write(id, json)] };
     let command = Some(log::command::Command::Database(command));
     log::Command { version, command, ..log::Command::default() }.encode_to_vec()
 }
@@ -803,7 +810,6 @@ async fn an_entry_that_cannot_be_understood_stops_the_group_and_changes_nothing(
     for (bytes, text) in [
         (command(2, "b", b"1"), "entry 3 of the log cannot be applied: it has version 2"),
         (command(0, "b", b"1"), "it has version 0"),
-        (vec![0xff; 9], "it is no command"),
     ] {
         let run = vec![put(2, "c", b"1"), bytes_entry(3, bytes)];
         let error = apply(&mut machine, run).await.unwrap_err();
@@ -815,6 +821,37 @@ async fn an_entry_that_cannot_be_understood_stops_the_group_and_changes_nothing(
     let failing = stream::iter([Ok((put(2, "c", b"1"), None)), Err(io::Error::other("read"))]);
     machine.apply(failing.boxed()).await.unwrap_err();
     assert_eq!(state.progress(), before);
+}
+
+/// All nodes have the same entry and the same program: whoever stopped for it would stop at every start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisoned_entry_is_refused_and_changes_nothing() {
+    let clean = Data::new();
+    let store: Arc<dyn Store> = clean.open();
+    let (expected, mut machine) = open_state(&store);
+    apply(&mut machine, vec![put(1, "a", b"1"), blank(1, 2), blank(1, 3), put(4, "b", b"2")])
+        .await
+        .unwrap();
+    let poisoned = Data::new();
+    let store: Arc<dyn Store> = poisoned.open();
+    let (state, mut machine) = open_state(&store);
+    // The second entry overwrites a document of the first one before it panics.
+    let half = log::DatabaseCommand {
+        writes: [("a", &b"0"[..]), ("new", b"0"), (PANICS_AFTER_A_WRITE, b"0")]
+            .map(|(id, json)| write(id, json))
+            .to_vec(),
+    };
+    let half = Some(log::command::Command::Database(half));
+    let half = log::Command { version: 1, command: half, ..log::Command::default() };
+    let entries = vec![
+        put(1, "a", b"1"),
+        bytes_entry(2, half.encode_to_vec()),
+        bytes_entry(3, vec![0xff; 9]),
+        put(4, "b", b"2"),
+    ];
+    apply(&mut machine, entries).await.unwrap();
+    assert_eq!(state.progress(), expected.progress());
+    assert_eq!(state.read(records), expected.read(records));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,7 @@ use super::{
     memory::LockedBytes,
     random, seal,
 };
-use crate::{limits, names::GroupId};
+use crate::{fault::fault_point, limits, names::GroupId};
 
 /// The keyring's file in the data folder.
 pub const KEYRING_FILE: &str = "keyring";
@@ -142,7 +142,7 @@ impl Keyring {
             None => {
                 refuse_data(folder)?;
                 let keys = Keys::first()?;
-                folder::replace_file(&path, &wrap.seal(keys.content())?)?;
+                write(&path, &wrap.seal(keys.content())?)?;
                 tracing::info!(master_key = %wrap.master, "made a new keyring in an empty data folder");
                 keys
             }
@@ -209,7 +209,7 @@ impl Keyring {
     pub fn rewrap(&self, master: &MasterKey) -> Result<()> {
         let mut wrap = self.wrap.lock();
         let new = Wrap::new(master);
-        folder::replace_file(&self.path, &new.seal(self.keys.load().content())?)?;
+        write(&self.path, &new.seal(self.keys.load().content())?)?;
         *wrap = new;
         Ok(())
     }
@@ -218,10 +218,18 @@ impl Keyring {
     fn change(&self, make: impl FnOnce(&Keys) -> Result<Option<Keys>>) -> Result<()> {
         let wrap = self.wrap.lock();
         let Some(new) = make(&self.keys.load())? else { return Ok(()) };
-        folder::replace_file(&self.path, &wrap.seal(new.content())?)?;
+        write(&self.path, &wrap.seal(new.content())?)?;
         self.keys.store(Arc::new(new));
         Ok(())
     }
+}
+
+/// Every keyring that comes to the disk comes through here.
+fn write(path: &Path, sealed: &[u8]) -> Result<()> {
+    let failed = || Error::io(format!("the keyring {} cannot be written", path.display()));
+    fault_point!("keyring-write-before").map_err(failed())?;
+    folder::replace_file(path, sealed)?;
+    fault_point!("keyring-write-after").map_err(failed())
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {

@@ -11,6 +11,7 @@
 //! | FAILED_PRECONDITION | `SECOND_FACTOR_REQUIRED`, `SECOND_FACTOR_NOT_ENROLLED` (the RPC to call under `call`), `SECOND_FACTOR_CODE_USED`, `SECOND_FACTOR_LOCKED` (`RetryInfo`) | logs in, or waits |
 //! | FAILED_PRECONDITION | `DATABASE_DISABLED`, `NOT_FORMED`, `ALREADY_FORMED`, `NODE_ID_REUSED` | changes that first |
 //! | RESOURCE_EXHAUSTED | `LIMIT_EXCEEDED`, `MESSAGE_TOO_LARGE` | sends less |
+//! | RESOURCE_EXHAUSTED | `DISK_FULL` | makes room on the disk that the message names |
 //! | UNAVAILABLE | `NO_LEADER`, `NO_QUORUM`, `NOT_LEADER`, `AUTHORIZATION_STALE`, `NODE_STOPPED`; `RetryInfo` | tries again, here or on another node |
 //! | DEADLINE_EXCEEDED | `DEADLINE_EXCEEDED` with `outcome = unknown` | sends the same `request_id` again |
 //!
@@ -146,7 +147,7 @@ fn code_of(reason: &str) -> Code {
         "ALREADY_EXISTS" | "NAME_IN_USE" => Code::AlreadyExists,
         "NOT_FOUND" => Code::NotFound,
         "CONCURRENCY" => Code::Aborted,
-        "LIMIT_EXCEEDED" | "MESSAGE_TOO_LARGE" => Code::ResourceExhausted,
+        "LIMIT_EXCEEDED" | "MESSAGE_TOO_LARGE" | "DISK_FULL" => Code::ResourceExhausted,
         "CLEARANCE_TOO_LOW"
         | "DATABASE_ACCESS_DENIED"
         | "MANAGE_FORBIDDEN"
@@ -156,6 +157,7 @@ fn code_of(reason: &str) -> Code {
         | "JOIN_TOKEN_REFUSED"
         | "SECOND_FACTOR_WRONG_CODE"
         | "SETUP_OVER" => Code::PermissionDenied,
+        "ENTRY_REFUSED" => Code::Internal,
         other if other.starts_with("CERTIFICATE_") => Code::Unauthenticated,
         // WELL_KNOWN, DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, SECONDARY_CERTIFICATE,
         // CONFIRMATION_REQUIRED, and reasons of newer nodes: the cluster is not in the state that the call needs.
@@ -339,6 +341,8 @@ mod tests {
             ("SECONDARY_CERTIFICATE", Code::FailedPrecondition),
             ("CONFIRMATION_REQUIRED", Code::FailedPrecondition),
             ("LIMIT_EXCEEDED", Code::ResourceExhausted),
+            ("DISK_FULL", Code::ResourceExhausted),
+            ("ENTRY_REFUSED", Code::Internal),
             ("JOIN_TOKEN_REFUSED", Code::PermissionDenied),
             ("A_REASON_OF_TOMORROW", Code::FailedPrecondition),
         ] {

@@ -68,6 +68,9 @@ pub struct Metrics {
     fresh: Gauge,
     revision: Gauge,
     resident: Gauge,
+    disk_free: Gauge,
+    disk_full: Gauge,
+    disk_reserve: Gauge,
     own_not_after: Gauge,
     certificates: Family<OfState, Gauge>,
     earliest_not_after: Family<OfClearance, Gauge>,
@@ -87,6 +90,9 @@ impl Default for Metrics {
             fresh: Gauge::default(),
             revision: Gauge::default(),
             resident: Gauge::default(),
+            disk_free: Gauge::default(),
+            disk_full: Gauge::default(),
+            disk_reserve: Gauge::default(),
             own_not_after: Gauge::default(),
             certificates: Family::default(),
             earliest_not_after: Family::default(),
@@ -125,6 +131,17 @@ impl Metrics {
         );
         registry.register("registry_revision", "Revision of the registry", self.revision.clone());
         registry.register("resident_bytes", "Resident memory", self.resident.clone());
+        registry.register("disk_free_bytes", "Room for the data folder", self.disk_free.clone());
+        registry.register(
+            "disk_full",
+            "1 while writes are refused for want of room",
+            self.disk_full.clone(),
+        );
+        registry.register(
+            "disk_reserve_held",
+            "0 while the reserve for revocations is given up",
+            self.disk_reserve.clone(),
+        );
         registry.register(
             "node_certificate_not_after_seconds",
             "Last moment of this node's own certificate, Unix time",
@@ -185,6 +202,9 @@ impl Metrics {
         self.fresh.set(i64::from(status.authorization_fresh));
         self.revision.set(gauge_value(status.registry_revision));
         self.resident.set(gauge_value(status.resident_bytes));
+        self.disk_free.set(gauge_value(status.disk_free_bytes));
+        self.disk_full.set(i64::from(status.disk_full));
+        self.disk_reserve.set(i64::from(status.disk_reserve_held));
         self.applied.clear(); // Deleted databases.
         self.leader.clear();
         for group in &status.groups {

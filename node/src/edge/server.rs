@@ -40,9 +40,9 @@ use crate::{
         recognition::Recognition,
         services, uses,
     },
-    limits,
+    fault, limits,
     own_certificate::{self, Kept, OwnCertificate, Source},
-    storage::{Rocks, Sentinel},
+    storage::{Rocks, Room, Sentinel},
     tls::{self, TlsIdentity},
 };
 
@@ -54,6 +54,7 @@ const CONSENSUS_END: Duration = Duration::from_secs(6);
 /// # Errors
 /// Why it could not start, or what stopped it.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    fault::arm().map_err(anyhow::Error::msg)?;
     if let Err(error) = crypto::memory::harden() {
         tracing::warn!(%error, "core dumps of this process cannot be switched off");
     }
@@ -64,13 +65,26 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     tokio::select! {
         () = shutdown => {
             tracing::info!("stopping");
-            running.stop().await;
-            Ok(())
+            running.stop().await
         }
         why = failed.recv() => {
+            end_in_time();
             bail!("this node stops: {}", why.unwrap_or_else(|| "it lost its storage".to_owned()))
         }
     }
+}
+
+/// Longest time from a failure of the storage to the end of the process, whatever hangs on that storage.
+const FAILED_END: Duration = Duration::from_secs(3);
+
+/// Whoever waits for a disk that does not answer would keep the process from its end.
+fn end_in_time() {
+    std::thread::spawn(|| {
+        std::thread::sleep(FAILED_END);
+        tracing::error!("this node stops without waiting for its disk any longer");
+        #[allow(clippy::disallowed_methods)] // Main waits for what will never come.
+        std::process::exit(1);
+    });
 }
 
 /// Completes when the process is told to end (SIGTERM, SIGINT). SIGHUP ends nothing: it has the
@@ -116,6 +130,7 @@ impl Sockets {
 /// The encrypted storage of a data folder.
 struct Storage {
     store: Arc<Rocks>,
+    room: Arc<Room>,
     sealing: Arc<SealingKey>,
     kept: Kept,
     sentinel: Sentinel,
@@ -135,14 +150,15 @@ impl Storage {
         };
         let master = MasterKey::load(&source)?;
         let keyring = Keyring::open(folder, &master)?;
+        let room = Arc::new(Room::open(folder, config.storage.reserve_bytes())?);
         let (sentinel, expected) = Sentinel::open(folder, &keyring)?;
         let named = |file: &str| format!("{} cannot be used", folder.join(file).display());
         let sealing = SealingKey::open_or_make(folder, &keyring);
         let sealing = Arc::new(sealing.with_context(|| named(crypto::SEALING_KEY_FILE))?);
         let kept = Kept::open(folder, keyring.clone());
         let kept = kept.with_context(|| named(own_certificate::KEPT_FILE))?;
-        let store = Rocks::open(folder, keyring)?;
-        Ok(Self { store, sealing, kept, sentinel, expected })
+        let store = Rocks::open_within(folder, keyring, room.clone())?;
+        Ok(Self { store, room, sealing, kept, sentinel, expected })
     }
 }
 
@@ -175,7 +191,7 @@ impl Running {
             let config = config.clone();
             move || Storage::open(&config)
         });
-        let Storage { store, sealing, mut kept, sentinel, expected } = storage.await??;
+        let Storage { store, room, sealing, mut kept, sentinel, expected } = storage.await??;
         let member = Identity::load_or_make(store.as_ref())?.is_member();
         let tls = own_certificate::begin(&mut kept, found, member)?;
         warn_of_dates(&tls.load());
@@ -191,6 +207,7 @@ impl Running {
             config: config.clone(),
             formation: formation.clone(),
             store: store.clone(),
+            room,
             tls: tls.clone(),
             sealing_key: *sealing.public().as_bytes(),
             clock: Arc::new(SystemClock),
@@ -201,6 +218,10 @@ impl Running {
                 Arc::new(move |why| drop(fatal.try_send(why))) // The first reason is the one told.
             },
         };
+        store.on_failure({
+            let fatal = fatal.clone();
+            move |why| drop(fatal.try_send(why.to_owned()))
+        });
         sentinel.on_failure(move |why| drop(fatal.try_send(why.to_owned())));
         let consensus = Consensus::start(parts).await?;
         let clock = Arc::new(SystemClock);
@@ -291,7 +312,10 @@ impl Running {
     }
 
     /// Ends gracefully; every step is bounded.
-    async fn stop(self) {
+    ///
+    /// # Errors
+    /// What the storage could not write at the end.
+    async fn stop(self) -> anyhow::Result<()> {
         self.clients.cancel();
         for task in self.client_tasks {
             let _ended = task.await; // Bounded by `limits::SHUTDOWN_GRACE`.
@@ -306,11 +330,9 @@ impl Running {
             task.abort();
         }
         let store = self.store;
-        match spawn_blocking(move || store.flush()).await {
-            Ok(Ok(())) => tracing::info!("stopped"),
-            Ok(Err(error)) => tracing::warn!(%error, "the store was not flushed"),
-            Err(error) => tracing::warn!(%error, "the store was not flushed"),
-        }
+        spawn_blocking(move || store.flush()).await??;
+        tracing::info!("stopped");
+        Ok(())
     }
 }
 

@@ -14,14 +14,17 @@
 #![allow(clippy::type_complexity)] // The closure of a scan says more written out than behind a name.
 
 mod env;
+mod failing;
 mod overlay;
 mod rocks;
+mod room;
 mod sentinel;
 
 use std::{ops::Bound, sync::Arc};
 
 pub use overlay::{Overlay, StateHash};
 pub use rocks::Rocks;
+pub use room::{Level, RESERVE_FILE, Room};
 pub use sentinel::Sentinel;
 
 use crate::names::GroupId;
@@ -70,6 +73,14 @@ pub enum Error {
     /// The folder is not what it should be; says what to do.
     #[error("{0}")]
     Folder(String),
+}
+
+impl Error {
+    /// A file system that fails.
+    #[must_use]
+    pub fn file(error: std::io::Error) -> Self {
+        Self::Engine(error.to_string())
+    }
 }
 
 /// A result of this layer.

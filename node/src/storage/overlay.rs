@@ -20,6 +20,14 @@ pub struct Overlay<'a> {
     pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     hash: StateHash,
     watched: Option<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+    marked: Option<Marked>,
+}
+
+/// What leads back to a mark.
+struct Marked {
+    hash: StateHash,
+    /// What was pending under the changed keys, the latest change last; `None`: nothing was.
+    before: Vec<(Vec<u8>, Option<Option<Vec<u8>>>)>,
 }
 
 /// The sum of the hashes of all records, little-endian words.
@@ -83,7 +91,7 @@ impl<'a> Overlay<'a> {
     /// Begins on `base`, whose records of `space` have the state hash `hash`.
     #[must_use]
     pub fn new(base: &'a dyn Read, space: Space, hash: StateHash) -> Self {
-        Self { base, space, pending: BTreeMap::new(), hash, watched: None }
+        Self { base, space, pending: BTreeMap::new(), hash, watched: None, marked: None }
     }
 
     /// The space that it changes.
@@ -114,7 +122,7 @@ impl<'a> Overlay<'a> {
         }
         self.hash.add(key, &value);
         self.note(key, old);
-        self.pending.insert(key.to_vec(), Some(value));
+        self.set(key, Some(value));
         Ok(())
     }
 
@@ -126,8 +134,33 @@ impl<'a> Overlay<'a> {
         let Some(old) = self.get(key)? else { return Ok(false) };
         self.hash.remove(key, &old);
         self.note(key, Some(old));
-        self.pending.insert(key.to_vec(), None);
+        self.set(key, None);
         Ok(true)
+    }
+
+    fn set(&mut self, key: &[u8], value: Option<Vec<u8>>) {
+        let before = self.pending.insert(key.to_vec(), value);
+        if let Some(marked) = &mut self.marked {
+            marked.before.push((key.to_vec(), before));
+        }
+    }
+
+    /// From here on [`Overlay::undo`] leads back to this moment.
+    pub fn mark(&mut self) {
+        self.marked = Some(Marked { hash: self.hash, before: Vec::new() });
+    }
+
+    /// Takes all changes since the last [`Overlay::mark`] back, however they ended.
+    pub fn undo(&mut self) {
+        let Some(marked) = self.marked.take() else { return };
+        for (key, before) in marked.before.into_iter().rev() {
+            match before {
+                Some(value) => drop(self.pending.insert(key, value)),
+                None => drop(self.pending.remove(&key)),
+            }
+        }
+        self.hash = marked.hash;
+        self.watched = None;
     }
 
     /// From here on the first value of every key that is changed is remembered.

@@ -14,17 +14,18 @@
 //!   What no mode finds, the newest log cut at the end of a record, is what the sentinel is for (`sentinel.rs`).
 //! - All column families are flushed together, so the state never gets ahead of, or behind, its own position.
 //! - No compression: the length of a compressed value would tell of its content.
-//! - The first failed write is final. RocksDB would try to recover by itself, and that could bring half writes back.
+//! - The first failed write is final, a flush or compaction in the background included: [`Rocks::on_failure`] is told, and
+//!   the process ends. RocksDB would try to recover by itself, and that could bring half writes back.
+//! - Before a write there is a look at the room of the file system ([`Room`]); while there is little, nothing is compacted.
 
 use std::{
     fs::{self, OpenOptions},
     io::{self, Read as _},
     ops::{Bound, ControlFlow},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Weak, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rocksdb::{
@@ -36,13 +37,16 @@ use rocksdb::{
 use super::{
     Batch, Change, Durability, Error, Read, Result, Space, Store, Table,
     env::{self, OwnedSnapshot},
+    failing::Failing,
+    room::{Level, Room},
     sentinel,
 };
 use crate::{
     crypto::{
-        self, FILE_HEADER_BYTES, FileCipher, Keyring, Place, Purpose, SENTINEL_FOLDER,
-        STORE_FOLDER, make_private_folder, sync_folder,
+        self, FILE_HEADER_BYTES, FileCipher, KEYRING_FILE, Keyring, Place, Purpose,
+        SENTINEL_FOLDER, STORE_FOLDER, make_private_folder, sync_folder,
     },
+    fault::fault_point,
     names::GroupId,
 };
 
@@ -82,13 +86,16 @@ impl Table {
 /// The encrypted store of a node's data folder.
 pub struct Rocks {
     inner: Arc<Inner>,
+    _watch: Watch,
 }
 
 struct Inner {
     database: Arc<DB>,
     keyring: Arc<Keyring>,
-    /// A write failed: nothing may be written any more.
-    failed: AtomicBool,
+    /// The folder of the engine's files, for messages.
+    path: PathBuf,
+    room: Arc<Room>,
+    failing: Failing,
 }
 
 impl Rocks {
@@ -100,6 +107,14 @@ impl Rocks {
     /// [`Error::Folder`]: not private, in use, or parts of the data are gone. [`Error::Engine`]: damaged files, with
     /// the file and the check in the text, or a file system that fails.
     pub fn open(folder: &Path, keyring: Arc<Keyring>) -> Result<Arc<Self>> {
+        Self::open_within(folder, keyring, Arc::new(Room::unwatched()))
+    }
+
+    /// As [`Rocks::open`], in a file system whose room is looked at before each write, and a few times a second.
+    ///
+    /// # Errors
+    /// As [`Rocks::open`].
+    pub fn open_within(folder: &Path, keyring: Arc<Keyring>, room: Arc<Room>) -> Result<Arc<Self>> {
         make_private_folder(folder)?;
         let store = folder.join(STORE_FOLDER);
         let env = env::encrypting(FileCipher::new(Arc::clone(&keyring)));
@@ -109,8 +124,16 @@ impl Rocks {
         make_private_folder(&store)?;
         empty_unwritten_log(&store)?;
         let database = Arc::new(open_database(&store, &env, false)?);
-        let inner = Inner { database, keyring, failed: AtomicBool::new(false) };
-        Ok(Arc::new(Self { inner: Arc::new(inner) }))
+        let inner = Inner { database, keyring, path: store, room, failing: Failing::default() };
+        let inner = Arc::new(inner);
+        let watch = Watch::start(Arc::downgrade(&inner))?;
+        Ok(Arc::new(Self { inner, _watch: watch }))
+    }
+
+    /// Called once, from another thread, when a write, a flush, a compaction or a change of the keyring failed: the
+    /// process must end, because nobody can tell what is on the disk.
+    pub fn on_failure(&self, callback: impl FnOnce(&str) + Send + 'static) {
+        self.inner.failing.on_failure(callback);
     }
 
     /// Writes what is in memory to tables, so that the next start replays little.
@@ -125,6 +148,12 @@ impl Rocks {
         let handles: Vec<_> = handles.iter().collect();
         let result = self.inner.database.flush_cfs_opt(&handles, &FlushOptions::default());
         result.map_err(|error| self.inner.fail(&error))
+    }
+
+    /// Whether the engine has given up a flush or a compaction.
+    #[cfg(test)]
+    fn has_failed(&self) -> bool {
+        self.inner.failing.why().is_some()
     }
 
     /// Rewrites the tables of a group's column family range without what was deleted.
@@ -362,6 +391,73 @@ fn place<'a>(space: Space, full_key: &'a [u8]) -> Place<'a> {
     }
 }
 
+/// One line for whoever has to mend it.
+pub(super) fn write_failure(path: &Path, error: &impl std::fmt::Display) -> String {
+    let error = error.to_string();
+    let what_to_do = match error.to_ascii_lowercase().contains("no space") {
+        true => "make room on its file system",
+        false => "look at its disk and file system",
+    };
+    format!(
+        "{} cannot be written: {error}; {what_to_do}, then start the node again",
+        path.display()
+    )
+}
+
+const BACKGROUND_ERRORS: &str = "rocksdb.background-errors";
+
+/// Looks at the engine and its room a few times a second, until the store is dropped.
+struct Watch {
+    end: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+impl Watch {
+    fn start(inner: Weak<Inner>) -> Result<Self> {
+        let (end, ended) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("store-watch".to_owned())
+            .spawn(move || watch(&inner, &ended))
+            .map_err(|error| Error::Engine(format!("no thread to watch the store: {error}")))?;
+        Ok(Self { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.end = None;
+        // The last handle may go with what the thread itself drops.
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != thread::current().id()
+        {
+            // It panics nowhere, and nothing is left to do here.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn watch(inner: &Weak<Inner>, ended: &mpsc::Receiver<()>) {
+    let mut compacts = true;
+    while ended.recv_timeout(WATCH_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let Some(inner) = inner.upgrade() else { return };
+        match inner.room.look() {
+            Ok(look) => {
+                let enough = look.level == Level::Enough;
+                if compacts != enough {
+                    inner.compact_by_itself(enough);
+                    compacts = enough;
+                }
+            }
+            Err(error) => {
+                let _told = inner.fail(&error); // There is nobody here to give it to.
+            }
+        }
+        inner.check_background();
+    }
+}
+
 fn engine(error: &rocksdb::Error) -> Error {
     Error::Engine(error.to_string())
 }
@@ -393,10 +489,50 @@ impl Inner {
         })
     }
 
-    /// Remembers that a write failed.
-    fn fail(&self, error: &rocksdb::Error) -> Error {
-        self.failed.store(true, Ordering::Release);
-        engine(error)
+    /// Remembers that a write failed, and has it told.
+    fn fail(&self, error: &impl std::fmt::Display) -> Error {
+        self.fail_with(&self.path, error)
+    }
+
+    fn fail_with(&self, path: &Path, error: &impl std::fmt::Display) -> Error {
+        let why = write_failure(path, error);
+        self.failing.fail(&why);
+        Error::Engine(why)
+    }
+
+    /// A change of the keyring; one that did not get to the disk is as final as a failed write.
+    fn keyring<T>(&self, changed: crypto::Result<T>) -> Result<T> {
+        changed.map_err(|error| {
+            if let crypto::Error::Io { .. } = error {
+                return self.fail_with(&self.path.with_file_name(KEYRING_FILE), &error);
+            }
+            error.into()
+        })
+    }
+
+    /// What the engine did in the background.
+    fn check_background(&self) {
+        let errors = self.database.property_int_value(BACKGROUND_ERRORS);
+        if errors.ok().flatten().is_some_and(|errors| errors > 0) {
+            let error =
+                "a flush or a compaction in the background failed; the lines before say why";
+            let _told = self.fail(&error); // There is nobody here to give it to.
+        }
+    }
+
+    /// Compaction needs room before it gives any back.
+    fn compact_by_itself(&self, wanted: bool) {
+        let value = if wanted { "false" } else { "true" };
+        for table in TABLES {
+            let set = column_family(&self.database, table.name()).and_then(|handle| {
+                let options = [("disable_auto_compactions", value)];
+                let set = self.database.set_options_cf(&handle, &options);
+                set.map_err(|error| engine(&error))
+            });
+            if let Err(error) = set {
+                tracing::warn!(table = table.name(), %error, "compaction cannot be switched");
+            }
+        }
     }
 
     fn engine_batch(&self, batch: &Batch) -> Result<WriteBatch> {
@@ -592,15 +728,16 @@ read_through_source!(Rocks, View);
 
 impl Store for Rocks {
     fn write(&self, batch: Batch, durability: Durability) -> Result<()> {
-        if self.inner.failed.load(Ordering::Acquire) {
-            return Err(Error::Engine(
-                "an earlier write failed; nothing more is written".to_owned(),
-            ));
+        if let Some(why) = self.inner.failing.why() {
+            return Err(Error::Engine(format!("nothing is written after a failure: {why}")));
         }
         let batch = self.inner.engine_batch(&batch)?;
+        self.inner.room.make_room(batch.size_in_bytes())?;
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
-        self.inner.database.write_opt(batch, &options).map_err(|error| self.inner.fail(&error))
+        fault_point!("store-write-before").map_err(|error| self.inner.fail(&error))?;
+        self.inner.database.write_opt(batch, &options).map_err(|error| self.inner.fail(&error))?;
+        fault_point!("store-write-after").map_err(|error| self.inner.fail(&error))
     }
 
     fn view(&self) -> Arc<dyn Read> {
@@ -626,11 +763,11 @@ impl Store for Rocks {
     }
 
     fn create_key(&self, group: GroupId) -> Result<()> {
-        Ok(self.inner.keyring.create(group)?)
+        self.inner.keyring(self.inner.keyring.create(group))
     }
 
     fn destroy_key(&self, group: GroupId) -> Result<()> {
-        Ok(self.inner.keyring.destroy(group)?)
+        self.inner.keyring(self.inner.keyring.destroy(group))
     }
 }
 

@@ -15,7 +15,8 @@
 //!
 //! It remembers the last checkpoint of the audit log as well, which consensus holds against the chain at a start.
 //!
-//! The sentinel cannot find a data folder that was replaced as a whole, itself included: that is for the peers.
+//! The sentinel cannot find a data folder that was replaced as a whole, itself included: that is for the peers. For them
+//! it counts the sessions of the folder (`consensus/folder_age.rs`).
 
 use std::{
     collections::BTreeMap,
@@ -29,14 +30,17 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use prost::Message;
-use rookery_proto::log::v1::{self as proto, AuditCheckpoint, LogId, SentinelGroup, Vote};
+use rookery_proto::log::v1::{
+    self as proto, AuditCheckpoint, FolderAge, LogId, SentinelGroup, Vote,
+};
 
-use super::{Error, Result};
+use super::{Error, Result, rocks::write_failure};
 use crate::{
     crypto::{
         self, Keyring, Place, Purpose, SENTINEL_FOLDER, STORE_FOLDER, make_private_folder,
         replace_file,
     },
+    fault::fault_point,
     limits,
     names::{GroupId, Incarnation, NodeId},
 };
@@ -53,6 +57,7 @@ pub struct Sentinel {
 }
 
 struct Shared {
+    folder: PathBuf,
     slots: [File; SLOTS],
     keyring: Arc<Keyring>,
     state: Mutex<State>,
@@ -68,6 +73,10 @@ struct State {
     incarnation: Vec<u8>,
     groups: BTreeMap<u64, SentinelGroup>,
     audit_checkpoint: Option<AuditCheckpoint>,
+    age: FolderAge,
+    refused: String,
+    /// Logs have grown since the last tick.
+    grown: bool,
     /// The sequence that each slot holds; 0 for none.
     written: [u64; SLOTS],
     durable: usize,
@@ -121,6 +130,7 @@ impl Sentinel {
         let newest = newest.ok_or_else(|| damaged(folder))?;
         let slots = slots.try_into().map_err(|_| Error::Engine("four slots".to_owned()))?;
         let shared = Arc::new(Shared {
+            folder: folder.to_owned(),
             slots,
             keyring: Arc::clone(keyring),
             state: Mutex::new(State::new(&newest, written)),
@@ -170,6 +180,41 @@ impl Sentinel {
         })
     }
 
+    /// Begins a session: this folder has this age from now on; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Engine`], final.
+    pub fn begin_session(&self, age: FolderAge) -> Result<()> {
+        self.shared.change_durably(|state| state.age = age)
+    }
+
+    /// Makes the present session a tick older where logs have grown since the last tick; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Engine`], final.
+    pub fn tick(&self) -> Result<Option<FolderAge>> {
+        if !self.shared.state.lock().grown {
+            return Ok(None);
+        }
+        let mut age = None;
+        self.shared.change_durably(|state| {
+            state.grown = false;
+            if let Some(session) = state.age.sessions.last_mut() {
+                session.ticks += 1;
+            }
+            age = Some(state.age.clone());
+        })?;
+        Ok(age)
+    }
+
+    /// Records that this folder must not be used any more; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Engine`], final.
+    pub fn refuse(&self, why: &str) -> Result<()> {
+        self.shared.change_durably(|state| state.refused = why.to_owned())
+    }
+
     /// Records the last checkpoint of the audit log that was applied; durable when it returns.
     ///
     /// # Errors
@@ -185,6 +230,7 @@ impl Sentinel {
     pub fn record(&self, groups: impl IntoIterator<Item = SentinelGroup>) -> Result<()> {
         let mut state = self.shared.state.lock();
         state.update(groups);
+        state.grown = true;
         self.shared.write(&mut state).map(drop)
     }
 
@@ -240,6 +286,9 @@ impl State {
             incarnation: newest.incarnation.clone(),
             groups: newest.groups.iter().map(|group| (group.group, *group)).collect(),
             audit_checkpoint: newest.audit_checkpoint.clone(),
+            age: newest.age.clone().unwrap_or_default(),
+            refused: newest.refused.clone(),
+            grown: false,
             written,
             durable: slot_of(&written),
             syncing: None,
@@ -262,6 +311,8 @@ impl State {
             incarnation: self.incarnation.clone(),
             groups: self.groups.values().copied().collect(),
             audit_checkpoint: self.audit_checkpoint.clone(),
+            age: (!self.age.sessions.is_empty()).then(|| self.age.clone()),
+            refused: self.refused.clone(),
         }
     }
 
@@ -298,8 +349,11 @@ impl Shared {
         state.sequence += 1;
         let slot = state.free_slot();
         let bytes = seal_slot(&state.record(), slot, &self.keyring)?;
-        if let Err(error) = self.slots[slot].write_all_at(&bytes, 0) {
-            return Err(Self::fail(state, &format!("the sentinel cannot be written: {error}")));
+        let written = fault_point!("sentinel-write-before")
+            .and_then(|()| self.slots[slot].write_all_at(&bytes, 0))
+            .and_then(|()| fault_point!("sentinel-write-after"));
+        if let Err(error) = written {
+            return Err(Self::fail(state, &write_failure(&slot_path(&self.folder, slot), &error)));
         }
         state.written[slot] = state.sequence;
         self.changed.notify_all();
@@ -346,7 +400,8 @@ impl Shared {
                 Ok(())
             }
             Err(error) => {
-                Err(Self::fail(&mut state, &format!("the sentinel cannot be synced: {error}")))
+                let why = write_failure(&slot_path(&self.folder, slot), &error);
+                Err(Self::fail(&mut state, &why))
             }
         };
         self.changed.notify_all();

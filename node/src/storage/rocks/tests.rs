@@ -123,7 +123,7 @@ fn what_is_written_is_read_after_restarts_with_and_without_a_flush() {
     assert_eq!(rocks.get(space(Table::Raft, A, 0), b"empty").unwrap(), Some(vec![]));
     assert_eq!(rocks.get(space(Table::Raft, A, 0), b"gone").unwrap(), None);
     assert_eq!(all(&*rocks, state(A)).len(), 4);
-    assert!(!rocks.inner.failed.load(Ordering::Acquire));
+    assert!(!rocks.has_failed());
 }
 
 #[test]
