@@ -178,9 +178,11 @@ impl Specimen {
         if !node.running() {
             return ended(node).await;
         }
-        Ok(match status.code() {
-            code @ (Code::DataLoss | Code::Internal | Code::Unavailable) => Verdict::Withheld(code),
-            _ => Verdict::Wrong(format!("a read was answered {status:?}")),
+        let code = status.code();
+        let withheld = matches!(code, Code::DataLoss | Code::Internal | Code::Unavailable);
+        Ok(match withheld {
+            true => Verdict::Withheld(code),
+            false => Verdict::Wrong(format!("a read was answered {status:?}")),
         })
     }
 }
