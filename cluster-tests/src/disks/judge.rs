@@ -78,6 +78,7 @@ impl Specimen {
             ("raft.election_timeout_min_ms", "60"),
             ("raft.election_timeout_max_ms", "120"),
             ("authorization.last_used_interval_ms", "3600000"),
+            super::SMALL_RESERVE,
         ];
         let mut cluster = Cluster::start_with(1, &settings).await?;
         for database in DATABASES {
@@ -177,9 +178,11 @@ impl Specimen {
         if !node.running() {
             return ended(node).await;
         }
-        Ok(match status.code() {
-            code @ (Code::DataLoss | Code::Internal | Code::Unavailable) => Verdict::Withheld(code),
-            _ => Verdict::Wrong(format!("a read was answered {status:?}")),
+        let code = status.code();
+        let withheld = matches!(code, Code::DataLoss | Code::Internal | Code::Unavailable);
+        Ok(match withheld {
+            true => Verdict::Withheld(code),
+            false => Verdict::Wrong(format!("a read was answered {status:?}")),
         })
     }
 }

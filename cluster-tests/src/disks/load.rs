@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -54,7 +54,7 @@ pub struct Running {
 struct Acks {
     documents: Vec<(String, String)>,
     times: Vec<Duration>,
-    last: Option<SystemTime>,
+    last: Option<Instant>,
 }
 
 /// What a load left behind.
@@ -67,7 +67,7 @@ pub struct Ended {
     /// How long each acknowledged write took, ascending.
     pub times: Vec<Duration>,
     /// When the last acknowledgement came.
-    pub last: Option<SystemTime>,
+    pub last: Option<Instant>,
 }
 
 impl Ended {
@@ -249,7 +249,7 @@ async fn write(
         if matches!(put.await, Ok(Ok(_))) {
             acknowledged.fetch_add(1, Ordering::Relaxed);
             acks.times.push(start.elapsed());
-            acks.last = Some(SystemTime::now());
+            acks.last = Some(Instant::now());
             acks.documents.push((id, json));
         } else {
             tokio::time::sleep(PAUSE).await;

@@ -21,6 +21,9 @@ use std::{env, fs::OpenOptions, io::Write as _, path::Path, process::Command, st
 
 use anyhow::{Context as _, Result};
 
+/// The smallest reserve for full disks, so that small file systems and copies of folders stay small.
+pub const SMALL_RESERVE: (&str, &str) = ("storage.reserve_mib", "16");
+
 /// Says that this machine cannot inject a fault, and why; a summary counts the lines.
 #[allow(clippy::print_stdout)] // Where a test's reader looks.
 pub fn not_run(fault: &str, why: &str) {

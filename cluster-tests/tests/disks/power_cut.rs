@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use cluster_tests::{
     cluster::{Cluster, HEAL_LIMIT},
     disks::{
+        SMALL_RESERVE,
         file_system::{Disks, Kind},
         load::Ledger,
         parameter,
@@ -44,7 +45,7 @@ async fn power_cuts(kind: Kind, count: usize) -> Result<()> {
     let fault = format!("power cut of {count} node(s)");
     let Some(disks) = Disks::on_images(&fault, kind, count)? else { return Ok(()) };
     the_cut_is_real(&disks)?;
-    let mut cluster = Cluster::prepare(count, &[]).await?;
+    let mut cluster = Cluster::prepare(count, &[SMALL_RESERVE]).await?;
     for (number, node) in cluster.nodes.iter_mut().enumerate() {
         node.keep_data_in(&disks.disk(number).data());
         node.start()?;

@@ -8,6 +8,7 @@ use cluster_tests::{
     caller::{Caller, put_request},
     cluster::{Cluster, HEAL_LIMIT},
     disks::{
+        SMALL_RESERVE,
         device::Device,
         file_system::{Disks, Kind},
         load::{Ended, Ledger},
@@ -252,7 +253,7 @@ async fn with_a_device(fault: &str) -> Result<Option<(Device, Disks, Cluster)>> 
     let Some(device) = Device::start(fault, Kind::Ext4)? else { return Ok(None) };
     let mut disks = Disks::empty()?;
     disks.add(device.file())?;
-    let mut cluster = Cluster::prepare(3, &[]).await?;
+    let mut cluster = Cluster::prepare(3, &[SMALL_RESERVE]).await?;
     cluster.nodes[0].keep_data_in(&disks.disk(0).data());
     for node in &mut cluster.nodes {
         node.start()?;
