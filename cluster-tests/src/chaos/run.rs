@@ -92,10 +92,14 @@ pub async fn run(plan: &Plan) -> Result<Report> {
 /// The kinds that this machine can inject, and those that it cannot, with the reason.
 fn possible(plan: &Plan, arena: &Arena) -> (Vec<Kind>, Vec<(Kind, String)>) {
     let loss = arena.network().loses_by_chance().err().map(|why| format!("{why:#}"));
-    let why_not = |kind: &Kind| match kind {
-        Kind::Loss => loss.clone(),
-        clock if clock.sets_clocks() => arena.no_clocks.clone(),
-        _ => None,
+    let why_not = |kind: &Kind| {
+        if *kind == Kind::Loss {
+            loss.clone()
+        } else if kind.sets_clocks() {
+            arena.no_clocks.clone()
+        } else {
+            None
+        }
     };
     let mut kinds = Vec::new();
     let mut not_run = Vec::new();
