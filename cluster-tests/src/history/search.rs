@@ -171,8 +171,8 @@ struct Search<'a> {
 pub fn check_key(steps: &[Step], steps_max: u64, deadline: Instant) -> (Found, u64) {
     let mut search = Search::new(steps);
     let mut taken = 0;
-    // Where to go on among the candidates of the present state.
-    let mut from = 0;
+    // The candidate of the present state that led nowhere; the next ones are left.
+    let mut after = None;
     loop {
         if search.count == search.known.len() {
             return (Found::Order, taken);
@@ -182,10 +182,10 @@ pub fn check_key(steps: &[Step], steps_max: u64, deadline: Instant) -> (Found, u
         if taken > steps_max || is_late {
             return (Found::GaveUp, taken);
         }
-        match search.forward(from) {
-            true => from = 0,
+        match search.forward(after) {
+            true => after = None,
             false => match search.back() {
-                Some(next) => from = next,
+                Some(nowhere) => after = Some(nowhere),
                 None => {
                     let (explained, stuck) = search.best;
                     return (Found::NoOrder { explained, stuck }, taken);
@@ -224,7 +224,8 @@ impl<'a> Search<'a> {
     }
 
     /// The operations that nothing had to precede: first the known ones, then, by places from `known.len()`, the unknown.
-    /// An operation had to precede another if it ended before that one was called.
+    /// An operation had to precede another if it ended before that one was called. What ends first comes first: it is the
+    /// next to stand in the way of the others.
     fn candidates(&self) -> Vec<usize> {
         let mut candidates = Vec::new();
         let mut earliest = Moment::NEVER;
@@ -238,6 +239,7 @@ impl<'a> Search<'a> {
             }
         }
         candidates.retain(|at| self.known[*at].call <= earliest);
+        candidates.sort_by_key(|at| self.known[*at].ret);
         let unknown = self.unknown.iter().enumerate();
         let open = unknown.take_while(|(_, call)| call.call <= earliest);
         let open = open.filter(|(at, _)| !self.taken_unknown.has(*at));
@@ -245,11 +247,11 @@ impl<'a> Search<'a> {
         candidates
     }
 
-    /// Takes the first candidate that fits, from the `from`-th on. Gives false where none does.
-    fn forward(&mut self, from: usize) -> bool {
+    /// Takes the first candidate that fits, of those after `after`. Gives false where none does.
+    fn forward(&mut self, after: Option<usize>) -> bool {
         let candidates = self.candidates();
         // What fits and changes nothing is no choice.
-        if from == 0 {
+        if after.is_none() {
             for &at in candidates.iter().filter(|at| **at < self.known.len()) {
                 if self.known[at].apply(self.state) == Some(self.state) {
                     self.take(at, self.state);
@@ -257,13 +259,14 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        for &at in candidates.iter().skip_while(|at| **at < from) {
+        let tried = candidates.iter().position(|at| Some(*at) == after);
+        for &at in candidates.iter().skip(tried.map_or(0, |place| place + 1)) {
             let call = match at.checked_sub(self.known.len()) {
                 None => self.known[at],
                 Some(place) => self.unknown[place],
             };
-            let Some(after) = call.apply(self.state) else { continue };
-            self.take(at, after);
+            let Some(state) = call.apply(self.state) else { continue };
+            self.take(at, state);
             if self.reached.insert(self.reached()) {
                 return true;
             }
@@ -305,7 +308,7 @@ impl<'a> Search<'a> {
         Some(choice)
     }
 
-    /// Goes back to the last choice that has others; gives where to go on among its candidates.
+    /// Goes back to the last choice that may have others; gives what led nowhere.
     fn back(&mut self) -> Option<usize> {
         loop {
             let choice = self.undo()?;
@@ -315,7 +318,7 @@ impl<'a> Search<'a> {
             };
             let was_no_choice = !choice.is_unknown && call.apply(self.state) == Some(self.state);
             if !was_no_choice {
-                return Some(choice.taken + 1);
+                return Some(choice.taken);
             }
         }
     }
