@@ -13,7 +13,7 @@
 //! values are unique, so "has this etag" is "holds this value". A search is bounded by steps and by time; where it gives
 //! up, nothing is proven either way.
 
-use std::{collections::HashSet, time::Instant};
+use std::{collections::BTreeSet, time::Instant};
 
 use super::{
     judge::{VIOLATIONS_MAX, Violation},
@@ -117,7 +117,7 @@ impl Call<'_> {
 }
 
 /// Which operations were taken: all known ones before `first`, and those whose bits are set.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Reached {
     first: usize,
     bits: Box<[u64]>,
@@ -160,8 +160,7 @@ struct Search<'a> {
     count: usize,
     state: Option<Value>,
     choices: Vec<Choice>,
-    #[allow(clippy::disallowed_types)] // Only asked whether it has something: order cannot matter.
-    reached: HashSet<Reached>,
+    reached: BTreeSet<Reached>,
     /// The most that was explained, and what could have come next there.
     best: (usize, Vec<Step>),
 }
@@ -196,7 +195,6 @@ pub fn check_key(steps: &[Step], steps_max: u64, deadline: Instant) -> (Found, u
 }
 
 impl<'a> Search<'a> {
-    #[allow(clippy::disallowed_types)] // As above.
     fn new(steps: &'a [Step]) -> Self {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for step in steps {
@@ -218,7 +216,7 @@ impl<'a> Search<'a> {
             count: 0,
             state: None,
             choices: Vec::new(),
-            reached: HashSet::new(),
+            reached: BTreeSet::new(),
             best: (0, Vec::new()),
         }
     }

@@ -522,7 +522,11 @@ fn brute_force(steps: &[Step], taken: &mut Vec<usize>, state: Option<Value>) -> 
                 change.state()
             }
             Act::Refused { condition, .. } if !holds(condition) => state,
-            _ => return false,
+            Act::Read { .. }
+            | Act::Stale { .. }
+            | Act::Applied { .. }
+            | Act::Refused { .. }
+            | Act::Unknown { .. } => return false,
         };
         taken.push(at);
         let fits = brute_force(steps, taken, after);
@@ -571,9 +575,9 @@ fn spoil(dice: &mut Dice, history: &mut History) {
     let shown: Vec<Seen> = history
         .operations
         .iter()
-        .filter_map(|operation| match operation.outcome {
-            Outcome::Found { seen, .. } => Some(seen),
-            _ => None,
+        .filter_map(|operation| {
+            let Outcome::Found { seen, .. } = operation.outcome else { return None };
+            Some(seen)
         })
         .collect();
     let at = dice.below(history.operations.len() as u64) as usize;
@@ -587,7 +591,10 @@ fn spoil(dice: &mut Dice, history: &mut History) {
             let seen = shown[dice.below(shown.len() as u64) as usize];
             operation.outcome = Outcome::Found { seen, applied: seen.revision };
         }
-        _ => {
+        Outcome::Applied { .. }
+        | Outcome::Listed { .. }
+        | Outcome::Refused { .. }
+        | Outcome::Unknown => {
             operation.call = Moment(operation.call.0.saturating_sub(dice.below(200_000)));
             if operation.ret != Moment::NEVER {
                 operation.ret = Moment(operation.call.0 + 1);
