@@ -149,6 +149,12 @@ impl Session {
         }
     }
 
+    /// Whether a stream is open, as far as this client knows.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// Closes the stream and the HTTP/1.1 connection. To be done where a request was given up: its answer would pass for
     /// the answer of the next one.
     pub fn forget(&mut self) {

@@ -26,13 +26,16 @@ use crate::{
 /// Longest wait for one answer; nothing was decided then.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Pause between the requests of one connection.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(10);
 /// Pause once a change takes long, because a node is silent.
 const PAUSE_LONG: Duration = Duration::from_millis(120);
 /// Requests after which a change takes long.
 const SOON: usize = 25;
 /// Connections that make requests around one change.
 const AT_ONCE: usize = 4;
+
+/// The reason with which a running stream is cut.
+const CUT: &str = "RIGHTS_CHANGED";
 
 /// How a request travels; see the chapter of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +99,8 @@ struct Connection {
     way: Way,
     node: usize,
     sender: Sender,
+    /// When its last answer was consumed.
+    consumed: Moment,
 }
 
 /// All connections of one holder; idle unless they are asked.
@@ -125,7 +130,7 @@ impl Requester {
                         written: 0,
                     }),
                 };
-                lines.push(Connection { way, node, sender });
+                lines.push(Connection { way, node, sender, consumed: Moment::ZERO });
             }
         }
         Ok(Self { lines })
@@ -167,6 +172,7 @@ async fn repeat(
     while !stop.load(Ordering::Relaxed) {
         let start = shared.now();
         let (id, json) = line.next();
+        let was_streaming = line.is_streaming();
         let answer = tokio::time::timeout(ANSWER_LIMIT, line.make(&database, &id, &json)).await;
         let end = shared.now();
         let outcome = answer.unwrap_or_else(|_| {
@@ -174,7 +180,12 @@ async fn repeat(
             Err(Status::deadline_exceeded("no answer"))
         });
         let (way, node) = (line.way, line.node);
-        match decided(&outcome) {
+        let decision = decided(&outcome);
+        // A stream ends when the right goes, whether somebody asks just then or not.
+        let is_told_before = decision == Some(false) && was_streaming;
+        let start = if is_told_before { line.consumed } else { start };
+        line.consumed = end;
+        match decision {
             Some(allowed) => asked.push(Asked { way, node, start, end, allowed }),
             None if way == Way::Write => {
                 lost.push(Lost { node, start, id, json });
@@ -197,6 +208,8 @@ fn decided(outcome: &Result<(), Status>) -> Option<bool> {
             outcome.as_ref().err().is_some_and(missing).then_some(true)
         }
         Decision::Allowed(_) => Some(true),
+        // Streams end with any loss of rights, and may be opened again where others are left.
+        Decision::Denied(reason) | Decision::Unauthenticated(reason) if reason == CUT => None,
         Decision::Denied(_) | Decision::Unauthenticated(_) => Some(false),
         Decision::None(_) => None,
     }
@@ -222,6 +235,14 @@ impl Connection {
                 let request = put_request(database, id, json);
                 writer.caller.documents().put_document(request).await.map(drop)
             }
+        }
+    }
+
+    /// Whether a stream is open.
+    fn is_streaming(&self) -> bool {
+        match &self.sender {
+            Sender::Session(session) => session.is_streaming(),
+            Sender::Writer(_) => false,
         }
     }
 

@@ -199,6 +199,7 @@ fn versions(changes: &[Changed], way: Way) -> Vec<Version> {
 /// A revocation of one way: from when the version before it stood to when the next one is asked for.
 struct Revocation {
     from: Moment,
+    invoked: Moment,
     acknowledged: Moment,
     to: Moment,
 }
@@ -211,7 +212,8 @@ fn revocations(changes: &[Changed], way: Way) -> Vec<Revocation> {
             continue;
         };
         let to = changes.get(at + 2).map_or(Moment::MAX, |next| next.invoked);
-        all.extend(is_less.then_some(Revocation { from, acknowledged, to }));
+        let invoked = pair[1].invoked;
+        all.extend(is_less.then_some(Revocation { from, invoked, acknowledged, to }));
     }
     all
 }
@@ -227,6 +229,10 @@ fn near(asked: &Asked, revocations: &[Revocation], modes: &[Mode], report: &mut 
     if after.abs() <= NEAR.as_secs_f64() {
         let mode = mode_at(modes, asked.start).to_owned();
         *report.near.entry((mode, asked.node)).or_default() += 1;
+    }
+    // What a grant before or after the revocation may have decided says nothing of the revocation.
+    if asked.end > revocation.to || !asked.allowed && asked.end < revocation.invoked {
+        return;
     }
     let span = if asked.allowed { &mut report.allowed } else { &mut report.denied };
     let ms = after * 1_000.0;
