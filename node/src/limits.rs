@@ -108,6 +108,9 @@ pub const PAGE_TOKEN_CHARS_MAX: usize = 2_048;
 
 /// How long the result of a request id is kept.
 pub const REQUEST_RESULT_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Entries of its log for which the result of a request id is kept in any case, wherever clocks jump: more than are
+/// written while a copy of the request can be under way.
+pub const REQUEST_RESULT_KEPT_ENTRIES: u64 = 65_536;
 /// Bytes of log entries in one append message (at least one entry is sent).
 pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of records in one snapshot chunk.

@@ -1,7 +1,9 @@
 //! Kept results of request ids, and what else the state machines share of a log entry: who wrote it, when, what refuses it.
 //!
 //! A client that got no answer sends its request id again. The first entry of an id decides; its result, refusals
-//! included, is kept for 24 hours of log time and answers every later entry of that id without applying it. The
+//! included, is kept for 24 hours of log time and answers every later entry of that id without applying it. Log time is
+//! the wall clock of leaders, which may jump; so a result is also kept for a number of entries, whatever the clocks say:
+//! a late copy of a request must not be applied again, or it would give back a right that was taken away since. The
 //! result stands under a digest of author and command, so an id that comes back with something else is refused
 //! rather than answered with a result it never had.
 //!
@@ -171,7 +173,7 @@ pub(crate) fn once(
         Err(refusal) => return Ok(answer(applied::Outcome::Refusal(refusal), revision)),
     };
     let digest = digest(index, command)?;
-    match find(state, request_id, &digest, entry.at)? {
+    match find(state, request_id, &digest, &entry)? {
         Found::Nothing => {}
         Found::Kept(applied) => return Ok(*applied),
         Found::OtherCommand => {
@@ -238,10 +240,10 @@ fn find(
     state: &Overlay<'_>,
     id: RequestId,
     digest: &[u8; 32],
-    now: Timestamp,
+    entry: &Entry<'_>,
 ) -> Result<Found, Error> {
     let Some(kept) = read(state, id)? else { return Ok(Found::Nothing) };
-    if kept.at_unix_ms < cutoff(now) {
+    if is_past(&kept, entry.index, entry.at) {
         return Ok(Found::Nothing); // Due for pruning; whether that has happened yet must not matter.
     }
     if kept.digest != digest {
@@ -250,6 +252,13 @@ fn find(
     kept.applied
         .map(|applied| Found::Kept(Box::new(applied)))
         .ok_or_else(|| Error::corrupt("kept result", "it holds no result"))
+}
+
+/// Whether a result is past its time and far enough behind in the log.
+fn is_past(kept: &KeptResult, index: u64, now: Timestamp) -> bool {
+    let kept_at = kept.applied.as_ref().map_or(0, |applied| applied.index);
+    let is_behind = kept_at.saturating_add(limits::REQUEST_RESULT_KEPT_ENTRIES) <= index;
+    is_behind && kept.at_unix_ms < cutoff(now)
 }
 
 fn read(state: &Overlay<'_>, id: RequestId) -> Result<Option<KeptResult>, Error> {
@@ -292,6 +301,11 @@ fn prune(state: &mut Overlay<'_>, index: u64, now: Timestamp) -> Result<(), Erro
     })?;
     for key in old {
         let id = key.get(9..).unwrap_or_default();
+        // One of a clock that was far behind waits for the entries; the others wait with it.
+        let kept = RequestId::from_bytes(id).ok().map(|id| read(state, id)).transpose()?.flatten();
+        if kept.is_some_and(|kept| !is_past(&kept, index, now)) {
+            continue;
+        }
         state.delete(&result_key(id))?;
         state.delete(&key)?;
     }

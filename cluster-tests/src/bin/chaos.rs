@@ -51,8 +51,7 @@ fn main() -> ExitCode {
         Some(minutes) => Length::For(Duration::from_secs_f64(minutes * 60.0)),
         None => Length::Once,
     };
-    let kinds =
-        if arguments.faults.is_empty() { Kind::ALL.to_vec() } else { arguments.faults };
+    let kinds = if arguments.faults.is_empty() { Kind::ALL.to_vec() } else { arguments.faults };
     let plan = Plan { seed, length, kinds, tell: |line| println!("{line}") };
     let began = Instant::now();
     match execute(&plan) {
@@ -61,7 +60,9 @@ fn main() -> ExitCode {
             ExitCode::from(report.end().code())
         }
         Err(why) => {
-            eprintln!("REJECTED: the harness failed, or was interrupted: {why:?}\nCHAOS_SEED={seed}");
+            eprintln!(
+                "REJECTED: the harness failed, or was interrupted: {why:?}\nCHAOS_SEED={seed}"
+            );
             ExitCode::from(End::Rejected.code())
         }
     }

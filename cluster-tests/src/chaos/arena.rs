@@ -272,11 +272,8 @@ impl Arena {
         anyhow::ensure!(self.cluster.nodes.len() == MEMBERS, "one spare node at a time");
         self.spares += 1;
         let folder = format!("spare-{}", self.spares);
-        let at = self.cluster.add_passive_at(
-            SPARE_NAME,
-            &folder,
-            addresses(&self.network, SPARE),
-        )?;
+        let at =
+            self.cluster.add_passive_at(SPARE_NAME, &folder, addresses(&self.network, SPARE))?;
         prepare(&mut self.cluster, at, &self.network, self.clocks.as_ref())?;
         self.cluster.nodes[at].set("raft.snapshot_after_entries", SNAPSHOT_AFTER);
         self.cluster.nodes[at].start()?;
@@ -372,10 +369,7 @@ async fn ask_all(
         match ask(admin).await {
             Ok(()) => return,
             Err(status)
-                if matches!(
-                    status.code(),
-                    tonic::Code::NotFound | tonic::Code::AlreadyExists
-                ) =>
+                if matches!(status.code(), tonic::Code::NotFound | tonic::Code::AlreadyExists) =>
             {
                 return;
             }

@@ -83,10 +83,15 @@ impl Clocks {
         let faked = read_clocks(&launcher)?;
         let real = read_clocks(&[])?;
         let moved: Vec<f64> = faked.iter().zip(&real).map(|(faked, real)| faked - real).collect();
-        let [wall, monotonic, boot] = moved[..] else { anyhow::bail!("not three clocks: {moved:?}") };
+        let [wall, monotonic, boot] = moved[..] else {
+            anyhow::bail!("not three clocks: {moved:?}")
+        };
         // The two looks are moments apart.
         let near = |seconds: f64, expected: f64| (seconds - expected).abs() < 30.0;
-        anyhow::ensure!(near(wall, PROOF_SECONDS as f64), "libfaketime moved the wall clock by {wall} s");
+        anyhow::ensure!(
+            near(wall, PROOF_SECONDS as f64),
+            "libfaketime moved the wall clock by {wall} s"
+        );
         anyhow::ensure!(
             near(monotonic, 0.0) && near(boot, 0.0),
             "libfaketime moved the monotonic clock by {monotonic} s and the boot clock by {boot} s"
@@ -97,7 +102,8 @@ impl Clocks {
 
 /// The wall, monotonic and boot clocks of a process behind `launcher`, in seconds, as the C library tells them.
 fn read_clocks(launcher: &[String]) -> Result<Vec<f64>> {
-    let script = "import time as t; print(t.time(), t.monotonic(), t.clock_gettime(t.CLOCK_BOOTTIME))";
+    let script =
+        "import time as t; print(t.time(), t.monotonic(), t.clock_gettime(t.CLOCK_BOOTTIME))";
     let mut words: Vec<&str> = launcher.iter().map(String::as_str).collect();
     words.extend(["python3", "-c", script]);
     let output = Command::new(words[0]).args(&words[1..]).output().context("running python3")?;

@@ -93,7 +93,9 @@ fn runs(intervals: &[Interval], of: impl Fn(&Interval) -> Vec<usize>) -> Vec<Run
     for interval in intervals {
         let nodes = of(interval);
         match runs.last_mut() {
-            Some(last) if last.nodes == nodes && last.step == interval.step => last.to = interval.to,
+            Some(last) if last.nodes == nodes && last.step == interval.step => {
+                last.to = interval.to
+            }
             Some(_) | None => runs.push(Run {
                 from: interval.from,
                 to: interval.to,
@@ -152,11 +154,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
-        chaos::{
-            fault::Action,
-            health::Health,
-            watch::Asked,
-        },
+        chaos::{fault::Action, health::Health, watch::Asked},
         net::Fate,
         probes::Call,
     };

@@ -141,10 +141,7 @@ impl Kind {
     /// Whether it needs clocks that can be set.
     #[must_use]
     pub fn sets_clocks(self) -> bool {
-        matches!(
-            self,
-            Self::ClockLeader | Self::ClockFollower | Self::ClockStrobe | Self::ClockFar
-        )
+        matches!(self, Self::ClockLeader | Self::ClockFollower | Self::ClockStrobe | Self::ClockFar)
     }
 
     /// Whether it may come together with another one. Those that may not change the membership, or leave no majority

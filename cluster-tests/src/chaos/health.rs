@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::fault::Action;
-use crate::net::Fate;
+use crate::{fault_proxy::Kind as ToxicKind, net::Fate};
 
 /// A directed link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,8 +36,9 @@ pub struct Health {
     /// Links that are not fine; packets first, then proxies.
     packets: BTreeMap<(usize, usize), Link>,
     proxies: BTreeMap<(usize, usize), Link>,
-    /// The membership is being changed.
-    in_change: bool,
+    /// The membership is being changed, or bytes are sent one at a time, at the price of a system call each on the
+    /// machine that all nodes share: for this time neither success nor refusal is promised.
+    open: bool,
 }
 
 impl Health {
@@ -49,7 +50,7 @@ impl Health {
             processes: voters.iter().map(|&node| (node, Process::Up)).collect(),
             packets: BTreeMap::new(),
             proxies: BTreeMap::new(),
-            in_change: false,
+            open: false,
         }
     }
 
@@ -76,13 +77,14 @@ impl Health {
             Action::Mend(from, to) => {
                 self.packets.insert((*from, *to), Link::Impaired); // TCP needs its time.
             }
-            Action::Poison(from, to, _) | Action::Enable(from, to, _) => {
+            Action::Poison(from, to, toxic) => {
+                self.open |= toxic.kind == ToxicKind::Slicer;
                 self.proxies.insert((*from, *to), Link::Impaired);
             }
-            Action::Cleanse(from, to) => {
+            Action::Enable(from, to, _) | Action::Cleanse(from, to) => {
                 self.proxies.insert((*from, *to), Link::Impaired);
             }
-            Action::Join | Action::Leave => self.in_change = true,
+            Action::Join | Action::Leave => self.open = true,
         }
     }
 
@@ -101,7 +103,7 @@ impl Health {
         self.processes.values_mut().for_each(|process| *process = Process::Up);
         self.packets.clear();
         self.proxies.clear();
-        self.in_change = false;
+        self.open = false;
     }
 
     fn link(&self, from: usize, to: usize) -> Link {
@@ -121,7 +123,7 @@ impl Health {
     /// then.
     #[must_use]
     pub fn majority(&self) -> Vec<usize> {
-        if self.in_change {
+        if self.open {
             return Vec::new();
         }
         let is_up = |node: &usize| self.process(*node) == Process::Up;
@@ -142,7 +144,7 @@ impl Health {
     /// Voters that run and can reach no majority, in both ways and whatever the state of the links: they must refuse.
     #[must_use]
     pub fn isolated(&self) -> Vec<usize> {
-        if self.in_change {
+        if self.open {
             return Vec::new();
         }
         let reaches = |a, b| self.link(a, b) != Link::Cut && self.link(b, a) != Link::Cut;

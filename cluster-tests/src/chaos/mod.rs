@@ -17,7 +17,6 @@
 //! | [`watch`] | canaries and probes: when writes succeed, who serves, when all are ready, who has which state |
 //! | [`contract`] | S5 and L1 to L3, judged from what was watched |
 //! | [`work`] | the workloads and their checkers: S1 to S4 |
-//! | `rights` | certificates whose rights are given and taken, and the clients that use them: S3 |
 //! | [`report`] | what happened by kind of fault, and whether it was enough |
 //! | [`run`] | one run from the first process to the report |
 //! | [`failover`] | from the end of a leader to the next acknowledged write |
@@ -33,7 +32,6 @@ pub mod failover;
 pub mod fault;
 pub mod health;
 pub mod report;
-mod rights;
 pub mod run;
 pub mod schedule;
 pub mod watch;

@@ -36,8 +36,8 @@ pub struct Row {
     pub injected: usize,
     /// Operations from its beginning until all nodes were ready.
     pub operations: u64,
-    /// Revocations in that time.
-    pub revocations: u64,
+    /// Acknowledged changes of rights in that time; about half of them take a right away.
+    pub changes: u64,
     /// Answers of nodes that were alone, all of them refusals.
     pub refusals: usize,
     /// Broken promises in its steps.
@@ -151,8 +151,16 @@ impl Report {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.set_header([
-            "fault", "times", "operations", "revocations", "refusals", "violations",
-            "ready after: min", "median", "max", "no write: max",
+            "fault",
+            "times",
+            "operations",
+            "changes of rights",
+            "refusals",
+            "violations",
+            "ready after: min",
+            "median",
+            "max",
+            "no write: max",
         ]);
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -163,7 +171,7 @@ impl Report {
                 kind.name(),
                 row.injected.to_string(),
                 row.operations.to_string(),
-                row.revocations.to_string(),
+                row.changes.to_string(),
                 row.refusals.to_string(),
                 row.violations.to_string(),
             ];

@@ -96,8 +96,10 @@ mod tests {
 
     #[test]
     fn every_kind_comes_once_in_a_deck_and_alone_in_the_first() {
-        let first: Vec<_> =
-            Schedule::new(1, &Kind::ALL, true).take(Kind::ALL.len()).map(|step| step.faults).collect();
+        let first: Vec<_> = Schedule::new(1, &Kind::ALL, true)
+            .take(Kind::ALL.len())
+            .map(|step| step.faults)
+            .collect();
         assert!(first.iter().all(|faults| faults.len() == 1));
         let mut kinds: Vec<_> = first.iter().map(|faults| faults[0].kind).collect();
         kinds.sort_unstable();
@@ -122,7 +124,10 @@ mod tests {
                 assert_eq!(timed, of());
                 assert!(!timed.is_empty(), "{planned:?}");
                 assert!(timed.windows(2).all(|two| two[0].0 <= two[1].0), "{timed:?}");
-                assert!(timed.iter().all(|(at, _)| *at <= step.ends_ms()), "{planned:?}: {timed:?}");
+                assert!(
+                    timed.iter().all(|(at, _)| *at <= step.ends_ms()),
+                    "{planned:?}: {timed:?}"
+                );
                 let by_leader = |action: &Action| *action == Action::Kill(1);
                 if planned.kind == Kind::KillLeader {
                     assert!(timed.iter().any(|(_, action)| by_leader(action)));

@@ -121,12 +121,22 @@ impl Watch {
         let mut tasks = Vec::new();
         for node in 0..MEMBERS {
             // A connection each: none waits behind another.
-            tasks.push(tokio::spawn(canary(node, arena.cluster.admin(node)?, seen.clone(), stop.clone())));
+            tasks.push(tokio::spawn(canary(
+                node,
+                arena.cluster.admin(node)?,
+                seen.clone(),
+                stop.clone(),
+            )));
             for call in PROBES {
                 let caller = arena.cluster.admin(node)?;
                 tasks.push(tokio::spawn(probe(node, call, caller, seen.clone(), stop.clone())));
             }
-            tasks.push(tokio::spawn(states(node, arena.cluster.admin(node)?, seen.clone(), stop.clone())));
+            tasks.push(tokio::spawn(states(
+                node,
+                arena.cluster.admin(node)?,
+                seen.clone(),
+                stop.clone(),
+            )));
         }
         Ok(Self { seen, stop, tasks })
     }
@@ -242,7 +252,8 @@ async fn ready(node: usize, caller: &Caller, since: Instant) -> (bool, Vec<Strin
     let mut next_note = HEAL_LIMIT / 2;
     while since.elapsed() < 2 * HEAL_LIMIT {
         let mut doing = "status";
-        let asked = tokio::time::timeout(READY_LOOK_LIMIT, is_ready(node, caller, &mut doing)).await;
+        let asked =
+            tokio::time::timeout(READY_LOOK_LIMIT, is_ready(node, caller, &mut doing)).await;
         let why = match asked {
             Ok(Ok(())) => return (true, notes),
             Ok(Err(why)) => format!("{why:#}"),

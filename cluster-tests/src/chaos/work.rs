@@ -1,31 +1,38 @@
-//! The workloads and their checkers: documents (S1, S2, S4) and rights (S3).
+//! The workloads and their checkers: documents (S1, S2, S4) and decisions (S3).
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
-use super::{
-    arena::{Arena, DATABASE, MEMBERS},
-    rights::RightsAtWork,
-};
+use super::arena::{Arena, DATABASE, MEMBERS};
 use crate::{
     history::{self, Gate, Recorder, judge},
-    workloads::{Load, Nodes, Plan, settle},
+    workloads::{
+        Load, Nodes, Plan,
+        authorization::{self, Administrators, Door},
+        settle,
+    },
 };
 
 /// Clients of documents at work.
 const CLIENTS: usize = 32;
 /// Operations on documents a second, all clients together: what two cores serve beside the faults, so that the times of
 /// recovery are those of the cluster and not of a queue.
-const OPERATIONS_PER_SECOND: f64 = 160.0;
+const OPERATIONS_PER_SECOND: f64 = 170.0;
+/// Changes of rights a second; about half of them take a right away, and many wait for the end of a fault.
+const CHANGES_PER_SECOND: f64 = 10.0;
+/// Certificates whose rights change, each with an administrator.
+const CERTIFICATES: usize = 16;
+/// Requests near a revocation that a run must have seen on each node.
+const NEAR_MIN: u64 = 50;
 
-/// Operations and revocations until now.
+/// Done until now.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
-    /// Operations on documents with a known outcome.
+    /// Operations on documents with a known outcome; in the end the decided requests of certificates too.
     pub operations: u64,
-    /// Acknowledged changes that took a right away.
-    pub revocations: u64,
+    /// Acknowledged changes of rights; in the end those that took a right away.
+    pub changes: u64,
 }
 
 /// Workloads at work.
@@ -33,7 +40,7 @@ pub struct Work {
     recorder: Arc<Recorder>,
     nodes: Arc<Nodes>,
     load: Load,
-    rights: RightsAtWork,
+    administrators: Administrators,
 }
 
 /// What the checkers said.
@@ -45,19 +52,28 @@ pub struct Verdict {
     pub rejected: Vec<String>,
     /// What was covered, for the report.
     pub coverage: Vec<String>,
-    /// The totals; operations on documents and decided requests of certificates whose rights change.
+    /// The totals.
     pub counts: Counts,
 }
 
 impl Work {
-    /// Starts them.
+    /// Starts them. Certificates that expire do so by the wall clock, so there are none where clocks jump.
     ///
     /// # Errors
     /// The cluster does not take them.
-    pub async fn start(arena: &mut Arena, seed: u64) -> Result<Self> {
-        let rights = RightsAtWork::start(arena, seed).await.context("certificates")?;
+    pub async fn start(arena: &Arena, seed: u64, clocks_jump: bool) -> Result<Self> {
         let recorder = Arc::new(Recorder::default());
         let nodes = Arc::new(Nodes::new(arena.admins()?));
+        let doors = arena.cluster.nodes[..MEMBERS].iter().map(Door::of).collect();
+        let plan = authorization::Plan {
+            certificates: CERTIFICATES,
+            changes_per_second: Some(CHANGES_PER_SECOND),
+            expiry: !clocks_jump,
+            ..authorization::Plan::default()
+        };
+        let administrators =
+            Administrators::start(&nodes, doors, recorder.began(), plan, seed).await;
+        let administrators = administrators.context("the administrators")?;
         let plan = Plan {
             database: DATABASE.to_owned(),
             clients: CLIENTS,
@@ -65,13 +81,13 @@ impl Work {
             ..Plan::default()
         };
         let load = Load::start(&nodes, &recorder, plan, seed);
-        Ok(Self { recorder, nodes, load, rights })
+        Ok(Self { recorder, nodes, load, administrators })
     }
 
     /// What was done until now.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts { operations: self.recorder.known(), revocations: self.rights.revocations() }
+        Counts { operations: self.recorder.known(), changes: self.administrators.changes() }
     }
 
     /// From now on the run is in this mode.
@@ -84,35 +100,49 @@ impl Work {
     /// # Errors
     /// The final reads were not answered.
     pub async fn finish(self, arena: &Arena) -> Result<Verdict> {
-        let revocations = self.counts().revocations;
-        let Self { recorder, nodes, load, rights } = self;
-        let mut verdict = Verdict::default();
-        let judged = rights.finish(arena).await.context("the certificates")?;
-        let told = judged.violations.into_iter().map(|what| ("S3", what));
-        verdict.violations.extend(told);
-        let coverage = judged.coverage;
-        verdict.coverage.push(format!(
-            "S3: {} decided requests, {} of them within 100 ms after the end of a right on their line ({} ends)",
-            coverage.requests, coverage.near, coverage.revocations
-        ));
+        let Self { recorder, nodes, load, administrators } = self;
+        let decisions = administrators.finish().await.context("the administrators")?;
         let answers = load.finish().await.context("the clients of documents")?;
-        let admins = arena.admins()?;
-        let resolved = settle(&nodes, &admins, &recorder, &answers).await?;
+        let resolved = settle(&nodes, &arena.admins()?, &recorder, &answers).await?;
         let history = recorder.finish();
+        let mut verdict = Verdict::default();
+        let gate = authorization::Gate { revocations_min: 1, near_min_by_node: NEAR_MIN };
+        verdict.add_decisions(decisions.judge(&history.modes, &gate));
         let gate = Gate { final_nodes: MEMBERS, known_min_by_mode: 0, ..Gate::default() };
-        let judged = judge(&history, &gate);
-        let documents = judged.report().coverage.all.known();
-        verdict.counts = Counts { operations: documents + coverage.requests as u64, revocations };
-        verdict.coverage.push(format!("{}", judged.report()));
+        verdict.add_documents(judge(&history, &gate));
         verdict.coverage.push(format!("{resolved} unknown writes were resolved in the end"));
+        Ok(verdict)
+    }
+}
+
+impl Verdict {
+    fn add_decisions(&mut self, judged: authorization::Verdict) {
+        let report = match judged {
+            authorization::Verdict::Passed(report) => report,
+            authorization::Verdict::Rejected { reasons, report } => {
+                self.rejected.extend(reasons);
+                report
+            }
+            authorization::Verdict::Violated { violations, report } => {
+                self.violations.extend(violations.into_iter().map(|what| ("S3", what)));
+                report
+            }
+        };
+        self.counts.operations += report.requests;
+        self.counts.changes = report.revocations;
+        self.coverage.push(format!("S3: {report}"));
+    }
+
+    fn add_documents(&mut self, judged: history::Verdict) {
+        self.counts.operations += judged.report().coverage.all.known();
+        self.coverage.push(format!("{}", judged.report()));
         match judged {
             history::Verdict::Passed(_) => {}
-            history::Verdict::Rejected { reasons, .. } => verdict.rejected.extend(reasons),
+            history::Verdict::Rejected { reasons, .. } => self.rejected.extend(reasons),
             history::Verdict::Violated { violations, .. } => {
                 let told = violations.iter().map(|violation| ("S1/S2/S4", violation.to_string()));
-                verdict.violations.extend(told);
+                self.violations.extend(told);
             }
         }
-        Ok(verdict)
     }
 }

@@ -13,7 +13,7 @@
 //! values are unique, so "has this etag" is "holds this value". A search is bounded by steps and by time; where it gives
 //! up, nothing is proven either way.
 
-use std::{collections::HashSet, time::Instant};
+use std::{collections::BTreeSet, time::Instant};
 
 use super::{
     judge::{VIOLATIONS_MAX, Violation},
@@ -117,7 +117,7 @@ impl Call<'_> {
 }
 
 /// Which operations were taken: all known ones before `first`, and those whose bits are set.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Reached {
     first: usize,
     bits: Box<[u64]>,
@@ -160,8 +160,7 @@ struct Search<'a> {
     count: usize,
     state: Option<Value>,
     choices: Vec<Choice>,
-    #[allow(clippy::disallowed_types)] // Only asked whether it has something: order cannot matter.
-    reached: HashSet<Reached>,
+    reached: BTreeSet<Reached>,
     /// The most that was explained, and what could have come next there.
     best: (usize, Vec<Step>),
 }
@@ -171,8 +170,8 @@ struct Search<'a> {
 pub fn check_key(steps: &[Step], steps_max: u64, deadline: Instant) -> (Found, u64) {
     let mut search = Search::new(steps);
     let mut taken = 0;
-    // Where to go on among the candidates of the present state.
-    let mut from = 0;
+    // The candidate of the present state that led nowhere; the next ones are left.
+    let mut after = None;
     loop {
         if search.count == search.known.len() {
             return (Found::Order, taken);
@@ -182,10 +181,10 @@ pub fn check_key(steps: &[Step], steps_max: u64, deadline: Instant) -> (Found, u
         if taken > steps_max || is_late {
             return (Found::GaveUp, taken);
         }
-        match search.forward(from) {
-            true => from = 0,
+        match search.forward(after) {
+            true => after = None,
             false => match search.back() {
-                Some(next) => from = next,
+                Some(nowhere) => after = Some(nowhere),
                 None => {
                     let (explained, stuck) = search.best;
                     return (Found::NoOrder { explained, stuck }, taken);
@@ -196,7 +195,6 @@ pub fn check_key(steps: &[Step], steps_max: u64, deadline: Instant) -> (Found, u
 }
 
 impl<'a> Search<'a> {
-    #[allow(clippy::disallowed_types)] // As above.
     fn new(steps: &'a [Step]) -> Self {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for step in steps {
@@ -218,13 +216,14 @@ impl<'a> Search<'a> {
             count: 0,
             state: None,
             choices: Vec::new(),
-            reached: HashSet::new(),
+            reached: BTreeSet::new(),
             best: (0, Vec::new()),
         }
     }
 
     /// The operations that nothing had to precede: first the known ones, then, by places from `known.len()`, the unknown.
-    /// An operation had to precede another if it ended before that one was called.
+    /// An operation had to precede another if it ended before that one was called. What ends first comes first: it is the
+    /// next to stand in the way of the others.
     fn candidates(&self) -> Vec<usize> {
         let mut candidates = Vec::new();
         let mut earliest = Moment::NEVER;
@@ -238,6 +237,7 @@ impl<'a> Search<'a> {
             }
         }
         candidates.retain(|at| self.known[*at].call <= earliest);
+        candidates.sort_by_key(|at| self.known[*at].ret);
         let unknown = self.unknown.iter().enumerate();
         let open = unknown.take_while(|(_, call)| call.call <= earliest);
         let open = open.filter(|(at, _)| !self.taken_unknown.has(*at));
@@ -245,11 +245,11 @@ impl<'a> Search<'a> {
         candidates
     }
 
-    /// Takes the first candidate that fits, from the `from`-th on. Gives false where none does.
-    fn forward(&mut self, from: usize) -> bool {
+    /// Takes the first candidate that fits, of those after `after`. Gives false where none does.
+    fn forward(&mut self, after: Option<usize>) -> bool {
         let candidates = self.candidates();
         // What fits and changes nothing is no choice.
-        if from == 0 {
+        if after.is_none() {
             for &at in candidates.iter().filter(|at| **at < self.known.len()) {
                 if self.known[at].apply(self.state) == Some(self.state) {
                     self.take(at, self.state);
@@ -257,13 +257,14 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        for &at in candidates.iter().skip_while(|at| **at < from) {
+        let tried = candidates.iter().position(|at| Some(*at) == after);
+        for &at in candidates.iter().skip(tried.map_or(0, |place| place + 1)) {
             let call = match at.checked_sub(self.known.len()) {
                 None => self.known[at],
                 Some(place) => self.unknown[place],
             };
-            let Some(after) = call.apply(self.state) else { continue };
-            self.take(at, after);
+            let Some(state) = call.apply(self.state) else { continue };
+            self.take(at, state);
             if self.reached.insert(self.reached()) {
                 return true;
             }
@@ -305,7 +306,7 @@ impl<'a> Search<'a> {
         Some(choice)
     }
 
-    /// Goes back to the last choice that has others; gives where to go on among its candidates.
+    /// Goes back to the last choice that may have others; gives what led nowhere.
     fn back(&mut self) -> Option<usize> {
         loop {
             let choice = self.undo()?;
@@ -315,7 +316,7 @@ impl<'a> Search<'a> {
             };
             let was_no_choice = !choice.is_unknown && call.apply(self.state) == Some(self.state);
             if !was_no_choice {
-                return Some(choice.taken + 1);
+                return Some(choice.taken);
             }
         }
     }

@@ -36,6 +36,8 @@ pub struct World {
     pub groups: u32,
     /// One in so many writes gets no answer; 0: each gets one.
     pub unknown_one_in: u64,
+    /// Whether the outcome of what took effect without an answer is learned in the end.
+    pub resolves: bool,
     /// Longest time of one operation.
     pub takes_max: u64,
 }
@@ -48,6 +50,7 @@ impl World {
         conditional: 3,
         groups: 2,
         unknown_one_in: 20,
+        resolves: false,
         takes_max: 40,
     };
 }
@@ -120,6 +123,7 @@ pub fn legal(dice: &mut Dice, world: World) -> History {
     let mut store = Store { documents: vec![None; history.keys.len()], index: 0 };
     let mut pending: Vec<Pending> = Vec::new();
     let (mut clients, mut counter, mut now, mut begun) = (0_u32, 0_u32, 10_u64, 0_usize);
+    let mut late = Vec::new();
     let mut free: Vec<u32> = (0..world.clients).map(|_| next(&mut clients)).collect();
     while begun < world.operations || !pending.is_empty() {
         now += 1;
@@ -164,10 +168,16 @@ pub fn legal(dice: &mut Dice, world: World) -> History {
                 at += 1;
                 continue;
             }
-            let one = pending.swap_remove(at);
+            let mut one = pending.swap_remove(at);
             free.push(if one.answered { one.client } else { next(&mut clients) });
+            let learned = one.outcome.take_if(|_| !one.answered && world.resolves);
+            late.extend(learned.map(|outcome| (history.operations.len(), outcome)));
             history.operations.push(recorded(one, now));
         }
+    }
+    for (at, outcome) in late {
+        let operation = &mut history.operations[at];
+        (operation.outcome, operation.ret) = (outcome, Moment((now + 1) * 1_000));
     }
     for node in 0..3 {
         for (key, seen) in (0..).map(Key).zip(&store.documents) {

@@ -442,6 +442,7 @@ fn legal_histories_pass() {
         World::SMALL,
         World { unknown_one_in: 0, ..World::SMALL },
         World { clients: 6, takes_max: 200, ..World::SMALL },
+        World { resolves: true, ..World::SMALL },
         World { clients: 2, registers: 1, conditional: 1, groups: 1, ..World::SMALL },
         World { registers: 0, conditional: 1, groups: 0, operations: 150, ..World::SMALL },
     ];
@@ -521,7 +522,11 @@ fn brute_force(steps: &[Step], taken: &mut Vec<usize>, state: Option<Value>) -> 
                 change.state()
             }
             Act::Refused { condition, .. } if !holds(condition) => state,
-            _ => return false,
+            Act::Read { .. }
+            | Act::Stale { .. }
+            | Act::Applied { .. }
+            | Act::Refused { .. }
+            | Act::Unknown { .. } => return false,
         };
         taken.push(at);
         let fits = brute_force(steps, taken, after);
@@ -570,9 +575,9 @@ fn spoil(dice: &mut Dice, history: &mut History) {
     let shown: Vec<Seen> = history
         .operations
         .iter()
-        .filter_map(|operation| match operation.outcome {
-            Outcome::Found { seen, .. } => Some(seen),
-            _ => None,
+        .filter_map(|operation| {
+            let Outcome::Found { seen, .. } = operation.outcome else { return None };
+            Some(seen)
         })
         .collect();
     let at = dice.below(history.operations.len() as u64) as usize;
@@ -586,7 +591,10 @@ fn spoil(dice: &mut Dice, history: &mut History) {
             let seen = shown[dice.below(shown.len() as u64) as usize];
             operation.outcome = Outcome::Found { seen, applied: seen.revision };
         }
-        _ => {
+        Outcome::Applied { .. }
+        | Outcome::Listed { .. }
+        | Outcome::Refused { .. }
+        | Outcome::Unknown => {
             operation.call = Moment(operation.call.0.saturating_sub(dice.below(200_000)));
             if operation.ret != Moment::NEVER {
                 operation.ret = Moment(operation.call.0 + 1);
@@ -624,6 +632,32 @@ fn whatever_values_rule_out_revisions_rule_out_too() {
         ruled_out += u64::from(by_values);
     }
     assert!(ruled_out > 1_000, "{ruled_out} of 4000");
+}
+
+/// Writes whose outcome is learned in the end stay open all the time: they must not make the search explode.
+#[test]
+fn late_outcomes_and_unknown_ones_keep_searches_small() {
+    let mut dice = Dice::new(seed());
+    for (resolves, takes_max) in [(true, 20), (true, 200), (false, 20), (false, 200)] {
+        let world = World {
+            registers: 0,
+            groups: 0,
+            conditional: 1,
+            operations: 1_000,
+            unknown_one_in: 40,
+            resolves,
+            takes_max,
+            ..World::SMALL
+        };
+        for round in 0..10 {
+            let history = legal(&mut dice, world);
+            let (timeline, _) = Timeline::new(&history);
+            let (found, steps) = search::check_key(&timeline.keys[0], search::STEPS_MAX, later());
+            let context = format!("HISTORY_SEED={}, {world:?}, round {round}", seed());
+            assert_eq!(found, Found::Order, "{context}");
+            assert!(steps < 200_000, "{context}: {steps} steps");
+        }
+    }
 }
 
 #[test]
@@ -747,6 +781,7 @@ fn half_a_million_operations_are_checked_in_seconds() {
         conditional: 200,
         groups: 60,
         unknown_one_in: 400,
+        resolves: false,
         takes_max: 20,
     };
     let history = legal(&mut Dice::new(seed()), world);

@@ -24,7 +24,8 @@ impl Drop for Echo {
 fn heard(network: &Network, from: usize, to: usize) -> bool {
     let launcher = network.launcher(from);
     let target = network.address(to).to_string();
-    let script = format!("exec 3<>/dev/tcp/{target}/{PORT} && echo hello >&3 && read -t 1 line <&3");
+    let script =
+        format!("exec 3<>/dev/tcp/{target}/{PORT} && echo hello >&3 && read -t 1 line <&3");
     let status = Command::new(&launcher[0])
         .args(&launcher[1..])
         .args(["timeout", "2", "bash", "-c", &script])

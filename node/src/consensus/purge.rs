@@ -66,7 +66,8 @@ pub(super) async fn keep_purged(raft: Raft, policy: Policy) {
             }
             // Followers have this on the leader alone; elsewhere nobody is to be waited for.
             let answers = |node: &u64| {
-                let last = metrics.heartbeat.as_ref().and_then(|all| all.get(node).copied().flatten());
+                let last =
+                    metrics.heartbeat.as_ref().and_then(|all| all.get(node).copied().flatten());
                 last.is_some_and(|last| last.elapsed() <= policy.answered_within)
             };
             let matched = metrics.replication.iter().flatten().filter(|(node, _)| answers(node));

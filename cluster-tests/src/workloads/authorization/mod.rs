@@ -19,6 +19,8 @@ mod administrator;
 mod expiry;
 mod requester;
 mod rights;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::{
