@@ -99,7 +99,7 @@ const FAILURES: &[(&str, &str, Way, &str)] = &[
     ("sentinel-write-before", "200*off->return(eio)", Way::Load, "data/sentinel/slot"),
     ("keyring-write-before", "return(eio)", Way::Creation, "data/keyring cannot be written: "),
     ("vote-save-before", "return(eio)", Way::Election, "Input/output error"),
-    ("log-append-after", "200*off->panic", Way::Load, "the committer panicked"),
+    ("log-append-after", "30*off->panic", Way::Load, "the committer panicked"),
 ];
 
 #[tokio::test]

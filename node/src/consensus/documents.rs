@@ -195,7 +195,12 @@ impl Consensus {
             }),
         });
         let mut last = Error::NoLeader;
-        for node in record.node_ids.iter().filter(|node| **node != self.node_id().0) {
+        let group = self.groups.find(GroupId::from(permit.database()));
+        let leader = group.and_then(|group| group.leader()).map(|leader| leader.0);
+        let mut holders: Vec<u64> = record.node_ids.clone();
+        holders.retain(|node| *node != self.node_id().0);
+        holders.sort_by_key(|node| Some(*node) != leader);
+        for node in &holders {
             match self.forward_read(NodeId(*node), author, call.clone(), deadline).await {
                 Ok(bytes) => return decode_answer(&read, &bytes),
                 Err(error)

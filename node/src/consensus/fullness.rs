@@ -6,8 +6,9 @@
 //! 2. A leader refuses a write with `DISK_FULL` where too few of the voters have room; where only its own disk is full the
 //!    call waits for step 4. What takes rights away and what frees room is taken as long as there is a reserve
 //!    ([`Room`](crate::storage::Room)).
-//! 3. A follower with a full disk takes the entries of the cluster group, and of databases none: it falls behind, has its
-//!    reads served by others, and catches up by itself when there is room. Votes and heartbeats it answers as ever.
+//! 3. A follower with a full disk takes the entries of the cluster group, and of databases no commands while others do
+//!    without it: it falls behind, has its reads served by others, and catches up by itself when there is room. Votes and
+//!    heartbeats it answers as ever.
 //! 4. A leader with a full disk hands over to a voter with room.
 
 use std::{
@@ -127,13 +128,26 @@ impl Consensus {
         )))
     }
 
-    /// Step 3: whether entries of a group are taken from its leader.
-    pub(super) fn takes_entries(&self, group: GroupId) -> bool {
+    /// Step 3: whether entries of a group are taken from its leader; `commands`: whether any of them is one.
+    pub(super) fn takes_entries(&self, group: GroupId, commands: bool) -> bool {
+        // The few bytes of a leader's first entry and of a membership: without them nobody could even read.
+        if !commands {
+            return true;
+        }
         match self.room.level() {
             Level::Enough => true,
-            Level::Low => group == GroupId::CLUSTER,
+            Level::Low => group == GroupId::CLUSTER || !self.others_do_without(group),
             Level::None => false,
         }
+    }
+
+    /// Whether a majority of a group's voters has room. Where not, its leader takes no more commands, so what it still sends
+    /// is bounded, and nothing can be committed, not even for a read, unless those with full disks take it.
+    fn others_do_without(&self, group: GroupId) -> bool {
+        let Some(group) = self.groups.find(group) else { return true };
+        let voters: BTreeSet<NodeId> = group.raft.voter_ids().map(NodeId).collect();
+        let full = self.full_nodes().intersection(&voters).count();
+        voters.len() - full > voters.len() / 2
     }
 
     /// Step 4, looked at with the other duties.

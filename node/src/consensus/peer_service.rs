@@ -20,6 +20,7 @@ use std::{
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use openraft::{
+    EntryPayload,
     async_runtime::watch::WatchReceiver as _,
     errors::Fatal,
     raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult},
@@ -46,7 +47,7 @@ use super::{
     folder_age::{Ages, Seen},
     snapshot::{self, Snapshot, SnapshotData, SnapshotSink},
     types::{
-        Malformed, Raft, SnapshotMeta, Types, Vote, append_from, log_id_from, log_id_to,
+        Entry, Malformed, Raft, SnapshotMeta, Types, Vote, append_from, log_id_from, log_id_to,
         snapshot_meta_from, vote_from, vote_to,
     },
 };
@@ -121,8 +122,9 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn status(&self) -> peer::StatusResponse;
     /// Hears how old a peer's folder is now.
     fn folder_age(&self, from: NodeId, request: &peer::FolderAgeRequest);
-    /// Whether entries of a group are taken; false while this node's disk has no room for them.
-    fn takes_entries(&self, group: GroupId) -> bool;
+    /// Whether entries of a group are taken; false while this node's disk has no room for them. `commands`: whether any
+    /// of them is a command.
+    fn takes_entries(&self, group: GroupId, commands: bool) -> bool;
     /// Where to put a snapshot of a group; `None` where this node does not hold it or is receiving one already.
     fn snapshot_sink(&self, group: GroupId) -> Option<SnapshotSink>;
     /// Answers a node that asks before the cluster is formed.
@@ -426,7 +428,9 @@ impl<H: PeerHandler> Session<H> {
             Ok(request) => request,
             Err(error) => return answer(&self.answers, call, Err(malformed(&error))).await,
         };
-        if !request.entries.is_empty() && !self.handler.takes_entries(group) {
+        let is_command = |entry: &Entry| matches!(entry.payload, EntryPayload::Normal(_));
+        let commands = request.entries.iter().any(is_command);
+        if !self.handler.takes_entries(group, commands) {
             let error = peer_error(ErrorKind::Unspecified, "the disk of this node is full");
             return answer(&self.answers, call, Err(error)).await;
         }

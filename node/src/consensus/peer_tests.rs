@@ -135,7 +135,7 @@ impl PeerHandler for Fake {
 
     fn folder_age(&self, _: NodeId, _: &FolderAgeRequest) {}
 
-    fn takes_entries(&self, _: GroupId) -> bool {
+    fn takes_entries(&self, _: GroupId, _: bool) -> bool {
         true
     }
 

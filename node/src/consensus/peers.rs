@@ -132,13 +132,13 @@ impl PeerHandler for Peers {
         }
     }
 
-    fn takes_entries(&self, group: GroupId) -> bool {
-        self.0.takes_entries(group)
+    fn takes_entries(&self, group: GroupId, commands: bool) -> bool {
+        self.0.takes_entries(group, commands)
     }
 
     fn snapshot_sink(&self, group: GroupId) -> Option<SnapshotSink> {
         let running = self.0.groups.find(group)?;
-        if !self.0.takes_entries(group) {
+        if !self.0.takes_entries(group, true) {
             return None;
         }
         match SnapshotSink::begin(&running.state) {

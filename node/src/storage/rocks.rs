@@ -503,8 +503,8 @@ impl Inner {
     /// A change of the keyring; one that did not get to the disk is as final as a failed write.
     fn keyring<T>(&self, changed: crypto::Result<T>) -> Result<T> {
         changed.map_err(|error| {
-            if let crypto::Error::Io { .. } = error {
-                return self.fail_with(&self.path.with_file_name(KEYRING_FILE), &error);
+            if let crypto::Error::Io { source, .. } = &error {
+                return self.fail_with(&self.path.with_file_name(KEYRING_FILE), source);
             }
             error.into()
         })
