@@ -138,6 +138,10 @@ fn refusals_name_file_key_and_remedy() {
         &["listen.peer=0.0.0.0:7443"],
         &["listen.peer is the address of listen.client"],
     );
+    for spelled in ["n1.example:+7444", "n1.example:07444"] {
+        let set = format!("advertise.peer={spelled}");
+        check_refused(GOOD, &[], &[&set], &["advertise.peer has no usable port"]);
+    }
 }
 
 #[test]

@@ -130,7 +130,8 @@ impl BackupKey {
         Self { key, id }
     }
 
-    /// The newest data key of a group. The backup can be read as long as the node holds that key.
+    /// The newest data key of a group. The backup can be read on this node, as long as it holds that key: neither the
+    /// deletion of the database nor the end of a rotation leaves it.
     ///
     /// # Errors
     /// [`BackupError::NoKey`].

@@ -382,7 +382,6 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         proof: Some(open_session::Proof::Step(58_333_333)),
         duration_ms: 60_000,
         token_digest: vec![4; 32],
-        ..OpenSession::default()
     };
     let owner = |command| C::Owner(OwnerCommand { reason: "x".to_owned(), command: Some(command) });
     let force = OwnerDelete { thumbprint: vec![2], force: true };

@@ -60,11 +60,10 @@ impl<R: Read> BackupReader<R> {
     /// [`BackupError`], inside of an [`io::Error`]; what `input` answers.
     pub fn open(mut input: R, key: &BackupKey, expected: Expected<'_>) -> io::Result<Self> {
         let mut bytes = [0; BACKUP_HEADER_BYTES];
-        input.read_exact(&mut bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                BackupError::Malformed("it is shorter than a header").into()
-            }
-            _ => error,
+        input.read_exact(&mut bytes).map_err(|error| {
+            let short = error.kind() == io::ErrorKind::UnexpectedEof;
+            let malformed = BackupError::Malformed("it is shorter than a header");
+            if short { malformed.into() } else { error }
         })?;
         let header = BackupHeader::parse(&bytes)?;
         let key = header.prove(key, expected)?;
