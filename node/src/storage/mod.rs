@@ -22,7 +22,7 @@ mod sentinel;
 use std::{ops::Bound, sync::Arc};
 
 pub use overlay::{Overlay, StateHash};
-pub use rocks::{FilesByKey, Named, Rocks, Step, Unused, Walk};
+pub use rocks::{Failure, FilesByKey, Named, Rocks, Step, Unused, Verified, Walk, verify};
 pub use rotation::{Phase, Progress, Rotation, Subject};
 pub use sentinel::Sentinel;
 

@@ -50,10 +50,12 @@ use crate::{
 mod files;
 mod readers;
 mod reseal;
+mod verify;
 
 pub use files::FilesByKey;
 use readers::{Readers, Reading};
 pub use reseal::{Named, Step, Unused, Walk};
+pub use verify::{Failure, Verified, verify};
 
 /// Group and generation.
 const PREFIX_BYTES: usize = 8 + 4;

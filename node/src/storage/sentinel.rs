@@ -410,6 +410,14 @@ pub(super) fn newest(folder: &Path, keyring: &Keyring) -> Result<Option<proto::S
     Ok(newest)
 }
 
+/// Whether a sentinel is there and authentic, and the keyring no older than it knows. Changes nothing.
+pub(super) fn verify(folder: &Path, keyring: &Keyring) -> Result<()> {
+    match newest(folder, keyring)? {
+        Some(newest) => reseal::check_keyring(folder, keyring, newest.keyring_revision),
+        None => Err(Error::Folder("there is none".to_owned())),
+    }
+}
+
 fn slot_path(folder: &Path, slot: usize) -> PathBuf {
     folder.join(SENTINEL_FOLDER).join(format!("slot{slot}"))
 }

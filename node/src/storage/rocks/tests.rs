@@ -27,6 +27,10 @@ impl Data {
         Keyring::open(&self.folder, &self.master).unwrap()
     }
 
+    pub(super) fn keyring_of(&self, rocks: &Rocks) -> Arc<Keyring> {
+        Arc::clone(&rocks.inner.keyring)
+    }
+
     pub(super) fn open(&self) -> Arc<Rocks> {
         let rocks = Rocks::open(&self.folder, self.keyring()).unwrap();
         rocks.create_key(A).unwrap();
