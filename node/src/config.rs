@@ -641,8 +641,9 @@ impl Config {
         if let Some(ca) = &self.tls.ca {
             look("tls.ca", ca, false);
         }
-        // The files of `encryption.next` may come later: they are read when the master key is rotated.
-        for (key, file) in self.encryption.files() {
+        // Where a next source is named, either may be the one that is needed: the start finds out.
+        let current = self.encryption.files().filter(|_| self.encryption.next.is_none());
+        for (key, file) in current {
             look(key, file, true);
         }
         if let Some(file) = &self.formation.file {
