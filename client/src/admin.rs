@@ -4,9 +4,9 @@ use std::{path::Path, time::Duration};
 
 use rookery_proto::admin::v1::{
     BootstrapRequest, BootstrapResponse, ExportRecoveryRequest, ExportRecoveryResponse,
-    GetNodeStateRequest, GetNodeStateResponse,
-    JoinClusterRequest, JoinClusterResponse, RevokeCertificateRequest, RevokeCertificateResponse,
-    TrustCertificateRequest, TrustCertificateResponse, admin_service_client::AdminServiceClient,
+    GetNodeStateRequest, GetNodeStateResponse, JoinClusterRequest, JoinClusterResponse,
+    RevokeCertificateRequest, RevokeCertificateResponse, TrustCertificateRequest,
+    TrustCertificateResponse, admin_service_client::AdminServiceClient,
 };
 use tonic::{Response, Status, transport::Channel};
 

@@ -1,12 +1,6 @@
 //! Keys at rest: rotated under load and across kills, kept in locked memory, recovered on another machine.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use cluster_tests::{
@@ -17,6 +11,7 @@ use cluster_tests::{
     workload::Load,
 };
 use rookery_proto::{
+    database::v1::DeleteDatabaseRequest,
     document::v1 as document,
     security::v1::{
         DataKeyStatus, GetKeyStatusRequest, GetKeyStatusResponse, RotateDataKeyRequest,
@@ -203,6 +198,45 @@ async fn the_master_key_is_rotated_and_the_former_one_not_needed_any_more() -> R
 }
 
 #[tokio::test]
+async fn a_deleted_database_is_shredded_though_the_node_is_killed_meanwhile() -> Result<()> {
+    let mut cluster = Cluster::start(1).await?;
+    let admin = cluster.admin(0)?;
+    for round in 0..4_u32 {
+        let name = format!("database{round}");
+        admin.create_database(&name, 1).await?;
+        admin.put(&name, "a", "{}").await?;
+        let group_id = data_key(&admin, &name).await?.group_id;
+        // What an attacker copies before the deletion.
+        let keyring = fs::read(cluster.nodes[0].data().join("keyring"))?;
+        let request = DeleteDatabaseRequest { name, request_id: request_id() };
+        admin.databases().delete_database(request).await?;
+        tokio::time::sleep(Duration::from_millis(u64::from(round) * 4)).await;
+        cluster.nodes[0].kill()?;
+        cluster.nodes[0].start()?;
+        cluster.ready().await?;
+        eventually("its key is destroyed", ROTATION_LIMIT, async || {
+            let keys = status(&admin).await?.data_keys;
+            anyhow::ensure!(keys.iter().all(|key| key.group_id != group_id), "{keys:?}");
+            Ok(())
+        })
+        .await?;
+        if round < 3 {
+            continue;
+        }
+        assert_eq!(cluster.nodes[0].stop().await?, 0);
+        let now = fs::read(cluster.nodes[0].data().join("keyring"))?;
+        private(&cluster.nodes[0].data().join("keyring"), &keyring)?;
+        let older = cluster.nodes[0].run(&["start", "--config", "rookery.toml"]).await?;
+        assert!(older.code != 0 && older.stderr.contains("is an older copy"), "{}", older.stderr);
+        private(&cluster.nodes[0].data().join("keyring"), &now)?;
+        cluster.expect_in_logs("is an older copy");
+        cluster.nodes[0].start()?;
+        cluster.ready().await?;
+    }
+    cluster.finish().await
+}
+
+#[tokio::test]
 async fn a_recovery_export_opens_the_folder_under_another_master_key() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     cluster.expect_in_logs("a recovery export was made");
@@ -347,7 +381,8 @@ async fn keys_are_in_locked_memory_that_nobody_else_reads() -> Result<()> {
     let pid = cluster.nodes[0].pid().context("it does not run")?;
     let of = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
     let limits = of("limits")?;
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("core")?;
+    let core =
+        limits.lines().find(|line| line.starts_with("Max core file size")).context("core")?;
     assert!(core.split_whitespace().skip(4).take(2).all(|limit| limit == "0"), "{core}");
     let memory = status(&cluster.admin(0)?).await?.memory.context("nothing of memory")?;
     assert!(memory.core_dumps_off && memory.dumpable_off && memory.held_bytes > 0, "{memory:?}");

@@ -192,9 +192,14 @@ fn rows() -> Vec<Row> {
         add("/rookery.audit.v1.AuditService/", method, "", Operator);
     }
     // Served by other listeners only: the unix socket and the peer port.
-    for method in
-        ["GetNodeState", "Bootstrap", "JoinCluster", "TrustCertificate", "RevokeCertificate", "ExportRecovery"]
-    {
+    for method in [
+        "GetNodeState",
+        "Bootstrap",
+        "JoinCluster",
+        "TrustCertificate",
+        "RevokeCertificate",
+        "ExportRecovery",
+    ] {
         add("/rookery.admin.v1.AdminService/", method, "", Absent);
     }
     for method in ["Channel", "InstallSnapshot", "Probe"] {

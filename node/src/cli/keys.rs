@@ -124,12 +124,14 @@ fn rows_of(node: &str, status: proto::GetKeyStatusResponse) -> Vec<Row> {
         rows.push(row.with("rotation", rotation).with("details", details));
     }
     for key in status.data_keys {
-        let row = begin(&key.group).with("id", key.version).with("older", list(&key.older_versions));
+        let row =
+            begin(&key.group).with("id", key.version).with("older", list(&key.older_versions));
         let row = rotation(row, key.rotation.unwrap_or_default(), "");
         rows.push(row.with("group_id", key.group_id));
     }
     if let Some(files) = status.file_key {
-        let row = begin("files").with("id", files.version).with("older", list(&files.older_versions));
+        let row =
+            begin("files").with("id", files.version).with("older", list(&files.older_versions));
         let counted = format!("{} of {} files name an older key", files.older_files, files.files);
         rows.push(rotation(row, files.rotation.unwrap_or_default(), &counted));
     }
@@ -196,7 +198,11 @@ impl Rotate {
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    async fn on(&self, node: &str, client: &Client) -> std::result::Result<Row, rookery_client::Error> {
+    async fn on(
+        &self,
+        node: &str,
+        client: &Client,
+    ) -> std::result::Result<Row, rookery_client::Error> {
         if self.master {
             let rotated = client.rotate_master_key(proto::RotateMasterKeyRequest {}).await?;
             let row = Row::new().with("node", node).with("key", "master").with("started", true);

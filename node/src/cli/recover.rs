@@ -94,6 +94,9 @@ const RECORDS: &[Column] = &[column("table"), column("group"), column("records")
 
 impl Verb {
     pub(super) fn run(self, session: &mut Session) -> Result<()> {
+        if let Err(error) = crypto::memory::harden() {
+            super::message(&format!("core dumps cannot be switched off: {error}"));
+        }
         match self {
             Self::VerifyStore { data, with } => verify_store(session, &data, &with),
             Self::Reseal { data, with, new } => reseal(session, &data, &with, &new),

@@ -17,12 +17,12 @@
 
 use std::sync::Arc;
 
+use super::{Error, KeyId, Keyring, Result, SecretKey, random, seal};
 use chacha20::{
     ChaCha20, KeyIvInit, R20,
     cipher::{StreamCipher, StreamCipherSeek, array::Array},
     hchacha,
 };
-use super::{Error, KeyId, Keyring, Result, SecretKey, random, seal};
 
 /// Bytes before the content of every file: one page, so that blocks stay aligned.
 pub const FILE_HEADER_BYTES: usize = 4_096;

@@ -678,7 +678,8 @@ mod tests {
             fs::write(&path, b"0123456789abcdef0123456789ABCDEF").unwrap();
             let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             fs::set_permissions(&path, private).unwrap();
-            MasterKey::load(&super::super::MasterKeySource::File(path), folder.path(), None).unwrap()
+            MasterKey::load(&super::super::MasterKeySource::File(path), folder.path(), None)
+                .unwrap()
         };
         let mut content = vec![0, 0, 0, 3];
         for (kind, version, key) in [(1, 1, 7), (0, 2, 8)] {

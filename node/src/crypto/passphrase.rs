@@ -142,8 +142,7 @@ pub(super) fn load(
     for name in [KDF_FILE, KDF_NEXT_FILE] {
         let path = folder.join(name);
         let Some(content) = read(&path)? else { continue };
-        let key = open(&path, &content, passphrase)
-            .map(|key| key.settling(name == KDF_NEXT_FILE));
+        let key = open(&path, &content, passphrase).map(|key| key.settling(name == KDF_NEXT_FILE));
         if key.as_ref().is_ok_and(|key| sealed_by.is_none_or(|expected| key.id() == expected)) {
             return key;
         }
@@ -250,10 +249,7 @@ mod tests {
     #[test]
     fn the_bytes_of_the_file_and_its_key_do_not_change() {
         let (key, tag) = light().derive(PASSPHRASE).unwrap();
-        assert_eq!(
-            format!("{} {}", key.id(), hex::encode(tag)),
-            "7fc28c30ba42b192 TAG"
-        );
+        assert_eq!(format!("{} {}", key.id(), hex::encode(tag)), "7fc28c30ba42b192 TAG");
         assert_eq!(
             hex::encode(light().fields()),
             format!("524f4f4b45525950010000{}0000000100000001{}", "4c00", "07".repeat(32))
@@ -321,7 +317,8 @@ mod tests {
         let old = load(&data, PASSPHRASE, None).unwrap();
         let other = b"another passphrase altogether";
         let new = next(&data, other).unwrap();
-        let has = |passphrase: &[u8], sealed_by| load(&data, passphrase, Some(sealed_by)).unwrap().id();
+        let has =
+            |passphrase: &[u8], sealed_by| load(&data, passphrase, Some(sealed_by)).unwrap().id();
         // Before the keyring was written, and after.
         assert_eq!(has(PASSPHRASE, old.id()), old.id());
         assert_eq!(has(other, new.id()), new.id());

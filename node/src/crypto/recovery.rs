@@ -198,7 +198,10 @@ mod tests {
     #[test]
     fn a_recovery_key_is_read_as_people_type_it() {
         let text = key().expose_text();
-        assert_eq!(text.as_str(), "AUCQ-KBIF-AUCQ-KBIF-AUCQ-KBIF-AUCQ-KBIF-AUCQ-KBIF-AUCQ-KBIF-AUCQ-RYSM");
+        assert_eq!(
+            text.as_str(),
+            "AUCQ-KBIF-AUCQ-KBIF-AUCQ-KBIF-AUCQ-KBIF-AUCQ-KBIF-AUCQ-KBIF-AUCQ-RYSM"
+        );
         for typed in [
             text.to_lowercase(),
             text.replace('-', " "),
@@ -227,7 +230,8 @@ mod tests {
         let sealed =
             RecoveryExport::seal_with_nonce(&key(), master, &wrapping, b"keyring", [9; 24]);
         let sealed = sealed.unwrap();
-        assert_eq!(hex::encode(&sealed), 
+        assert_eq!(
+            hex::encode(&sealed),
             "524f4f4b4552595201d60b20a4a23481ab0303030303030303090909090909090909090909090909\
              0909090909090909098954d02927901c0021e333f88215f18c66799f9183b20664de545345110727\
              b0403a5d532cb9d9d3a3aff222bc7dbb7fb96e329fcac82c"

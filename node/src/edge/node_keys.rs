@@ -172,7 +172,13 @@ impl NodeKeys {
         let data_key = |group: GroupId| {
             let (version, older_versions) = newest(keys.versions(group).collect());
             let rotation = Some(rotation(progress.get(&Subject::Group(group))));
-            DataKeyStatus { group: name(group), group_id: group.0, version, older_versions, rotation }
+            DataKeyStatus {
+                group: name(group),
+                group_id: group.0,
+                version,
+                older_versions,
+                rotation,
+            }
         };
         let data_keys = keys.groups().map(data_key).collect();
         Ok(GetKeyStatusResponse {
@@ -332,7 +338,11 @@ fn memory_status() -> MemoryStatus {
 fn tell_of_memory() {
     let now = Protection::now();
     if now.all_locked() {
-        tracing::info!(core_dumps_off = now.core_dumps_off, dumpable_off = now.dumpable_off, "{now}");
+        tracing::info!(
+            core_dumps_off = now.core_dumps_off,
+            dumpable_off = now.dumpable_off,
+            "{now}"
+        );
     } else {
         tracing::warn!("{now}: the rest may reach swap; raise the limit (ulimit -l, LimitMEMLOCK)");
     }

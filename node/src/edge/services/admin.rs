@@ -5,10 +5,9 @@ use std::sync::Arc;
 use rookery_proto::{
     admin::v1::{
         BootstrapRequest, BootstrapResponse, ExportRecoveryRequest, ExportRecoveryResponse,
-        GetNodeStateRequest, GetNodeStateResponse,
-        JoinClusterRequest, JoinClusterResponse, RevokeCertificateRequest,
-        RevokeCertificateResponse, TrustCertificateRequest, TrustCertificateResponse,
-        admin_service_server::AdminService,
+        GetNodeStateRequest, GetNodeStateResponse, JoinClusterRequest, JoinClusterResponse,
+        RevokeCertificateRequest, RevokeCertificateResponse, TrustCertificateRequest,
+        TrustCertificateResponse, admin_service_server::AdminService,
     },
     log::v1::{self as log, cluster_command::Command, owner_command},
 };

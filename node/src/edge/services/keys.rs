@@ -113,9 +113,9 @@ pub fn no_keys() -> Status {
 fn group_name(registry: &Registry, group: GroupId) -> String {
     match group.database() {
         None => "cluster".to_owned(),
-        Some(id) => registry
-            .database_by_id(id)
-            .map_or_else(|| deleted(id), |record| record.name.clone()),
+        Some(id) => {
+            registry.database_by_id(id).map_or_else(|| deleted(id), |record| record.name.clone())
+        }
     }
 }
 
@@ -130,7 +130,8 @@ fn subject(
 ) -> Result<(Subject, String), Status> {
     match &request.subject {
         Some(asked::Subject::Database(name)) => {
-            let name = DatabaseName::parse(name).map_err(|why| convert::invalid("database", why))?;
+            let name =
+                DatabaseName::parse(name).map_err(|why| convert::invalid("database", why))?;
             let record = registry.database(&name);
             let record = record.ok_or_else(|| convert::not_found("database", &name))?;
             let group = GroupId::from(DatabaseId(record.id));

@@ -11,9 +11,9 @@ mod audit;
 mod cluster;
 mod databases;
 mod documents;
+mod keys;
 mod second_factor;
 mod security;
-mod keys;
 mod server_certificates;
 mod trust;
 

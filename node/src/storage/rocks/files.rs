@@ -89,7 +89,8 @@ pub(super) fn drop_remade(store: &Path, newest: u32) -> Result<()> {
     for (path, version) in versions(store)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if version < newest && (name == "IDENTITY" || name.starts_with("OPTIONS-")) {
-            fs::remove_file(&path).map_err(|error| file_error("cannot be removed", &path, &error))?;
+            fs::remove_file(&path)
+                .map_err(|error| file_error("cannot be removed", &path, &error))?;
         }
     }
     Ok(())
@@ -124,12 +125,9 @@ fn version(path: &Path) -> Result<Option<u32>> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{
-        super::{
-            Arc,
-            tests::{A, Data, put, state},
-        },
-
+    use super::super::{
+        Arc,
+        tests::{A, Data, put, state},
     };
     use crate::storage::Read as _;
 
@@ -149,7 +147,10 @@ mod tests {
         assert!(before[&old] >= 4, "{before:?}");
         rocks.rewrite_files().unwrap();
         let left = rocks.retire_file_keys().unwrap();
-        assert!(left > 0 && left < before[&old], "{left} of {before:?}: those of the opening are left");
+        assert!(
+            left > 0 && left < before[&old],
+            "{left} of {before:?}: those of the opening are left"
+        );
         assert_eq!(rocks.file_key_versions().len(), 2);
         drop(rocks);
         let rocks = data.open();

@@ -14,7 +14,8 @@ use std::{sync::Arc, time::Duration};
 use rocksdb::{BoundColumnFamily, WriteBatch, WriteOptions};
 
 use super::{
-    Inner, Rocks, TABLES, column_family, engine, generation_of, place, readers::Reading, total_order,
+    Inner, Rocks, TABLES, column_family, engine, generation_of, place, readers::Reading,
+    total_order,
 };
 use crate::{
     crypto::sealed_key_version,
@@ -23,8 +24,8 @@ use crate::{
     storage::{Error, Result, Space, Table},
 };
 
-/// Longest wait for writes under way; while this waits, new ones wait as well.
-const GATE_WAIT: Duration = Duration::from_millis(5);
+/// Longest wait for writes under way, which is some syncs of a busy disk; while this waits, new ones wait as well.
+const GATE_WAIT: Duration = Duration::from_millis(50);
 
 /// Where a walk over the records of a group stands.
 #[derive(Debug, Clone, Default)]

@@ -85,9 +85,10 @@ fn open(store: &Path, cipher: FileCipher) -> Result<DB> {
     let env = env::encrypting(cipher);
     let options = database_options(&env, false)?;
     let cache = rocksdb::Cache::new_lru_cache(super::BLOCK_CACHE_BYTES);
-    let families = ["default"].into_iter().chain(TABLES.map(Table::name)).map(|name| {
-        rocksdb::ColumnFamilyDescriptor::new(name, family_options(&env, &cache))
-    });
+    let families = ["default"]
+        .into_iter()
+        .chain(TABLES.map(Table::name))
+        .map(|name| rocksdb::ColumnFamilyDescriptor::new(name, family_options(&env, &cache)));
     DB::open_cf_descriptors_read_only(&options, store, families.collect::<Vec<_>>(), false)
         .map_err(|error| Error::Engine(format!("it cannot be opened: {error}")))
 }

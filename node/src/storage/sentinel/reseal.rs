@@ -91,4 +91,20 @@ mod tests {
         keyring.destroy_older(GroupId::CLUSTER).unwrap();
         Sentinel::open(&folder, &keyring).unwrap();
     }
+
+    #[test]
+    fn the_keyring_of_another_node_under_the_same_master_key_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let master = MasterKey::random().unwrap();
+        let [own, other] = ["own", "other"].map(|name| {
+            let folder = parent.path().join(name);
+            let keyring = Keyring::open(&folder, &master).unwrap();
+            Sentinel::open(&folder, &keyring).unwrap().0.record_durably([]).unwrap();
+            folder
+        });
+        fs::copy(other.join(KEYRING_FILE), own.join(KEYRING_FILE)).unwrap();
+        let keyring = Keyring::open(&own, &master).unwrap();
+        let Err(error) = Sentinel::open(&own, &keyring) else { unreachable!("opened") };
+        assert!(error.to_string().contains("no slot of the sentinel"), "{error}");
+    }
 }
