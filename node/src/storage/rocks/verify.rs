@@ -208,7 +208,7 @@ mod tests {
         super::tests::{A, B, Data, put, space, state},
         *,
     };
-    use crate::storage::{Sentinel, Store as _};
+    use crate::storage::Sentinel;
 
     fn filled() -> Data {
         let data = Data::new();
