@@ -13,6 +13,7 @@ mod durability_full;
 mod faults;
 mod handshake;
 mod histories;
+mod keys;
 mod lifecycle;
 mod lifecycle_matrix;
 mod membership;

@@ -18,6 +18,7 @@ mod failing;
 mod overlay;
 mod rocks;
 mod room;
+mod rotation;
 mod sentinel;
 
 use std::{ops::Bound, sync::Arc};
@@ -25,6 +26,8 @@ use std::{ops::Bound, sync::Arc};
 pub use overlay::{Overlay, StateHash};
 pub use rocks::Rocks;
 pub use room::{Level, RESERVE_FILE, Room};
+pub use rocks::{Failure, FilesByKey, Named, Rocks, Step, Unused, Verified, Walk, verify};
+pub use rotation::{Phase, Progress, Rotation, Subject};
 pub use sentinel::Sentinel;
 
 use crate::names::GroupId;

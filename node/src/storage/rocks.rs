@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::RwLock;
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
     DBPinnableSlice, DBRawIteratorWithThreadMode, DBRecoveryMode, FlushOptions, InfoLogger,
@@ -49,6 +50,16 @@ use crate::{
     fault::fault_point,
     names::GroupId,
 };
+
+mod files;
+mod readers;
+mod reseal;
+mod verify;
+
+pub use files::FilesByKey;
+use readers::{Readers, Reading};
+pub use reseal::{Named, Step, Unused, Walk};
+pub use verify::{Failure, Verified, verify};
 
 /// Group and generation.
 const PREFIX_BYTES: usize = 8 + 4;
@@ -96,6 +107,9 @@ struct Inner {
     path: PathBuf,
     room: Arc<Room>,
     failing: Failing,
+    /// Shared by writes; taken alone for a moment where records are sealed again (`reseal.rs`).
+    gate: RwLock<()>,
+    readers: Readers,
 }
 
 impl Rocks {
@@ -123,8 +137,9 @@ impl Rocks {
         }
         make_private_folder(&store)?;
         empty_unwritten_log(&store)?;
+        files::drop_remade(&store, keyring.keys().file_versions().last().unwrap_or_default())?;
         let database = Arc::new(open_database(&store, &env, false)?);
-        let inner = Inner { database, keyring, path: store, room, failing: Failing::default() };
+        let inner = Inner { database, keyring, path: store, room, failing: Failing::default(), gate: RwLock::new(()), readers: Readers::default() };
         let inner = Arc::new(inner);
         let watch = Watch::start(Arc::downgrade(&inner))?;
         Ok(Arc::new(Self { inner, _watch: watch }))
@@ -535,6 +550,13 @@ impl Inner {
         }
     }
 
+    fn check_working(&self) -> Result<()> {
+        match self.failing.why() {
+            Some(why) => Err(Error::Engine(format!("nothing is written after a failure: {why}"))),
+            None => Ok(()),
+        }
+    }
+
     fn engine_batch(&self, batch: &Batch) -> Result<WriteBatch> {
         let keys = self.keyring.keys();
         let mut out = WriteBatch::default();
@@ -612,6 +634,13 @@ impl Source for Rocks {
 struct View {
     inner: Arc<Inner>,
     snapshot: OwnedSnapshot,
+    reader: u64,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.inner.readers.leave(self.reader);
+    }
 }
 
 impl Source for View {
@@ -638,6 +667,7 @@ impl Source for View {
 
 fn get(source: &impl Source, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
     let inner = source.inner();
+    let _reading = Reading::begin(&inner.readers);
     let handle = column_family(&inner.database, space.table.name())?;
     let full_key = full_key(space, key);
     let sealed = source.pinned(&handle, &full_key).map_err(|error| engine(&error))?;
@@ -652,6 +682,7 @@ fn scan(
     visit: &mut dyn FnMut(&[u8], Vec<u8>) -> ControlFlow<()>,
 ) -> Result<()> {
     let inner = source.inner();
+    let _reading = Reading::begin(&inner.readers);
     let handle = column_family(&inner.database, space.table.name())?;
     let prefix = prefix(space);
     let mut options = ReadOptions::default();
@@ -684,6 +715,7 @@ fn scan(
 
 fn last(source: &impl Source, space: Space) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
     let inner = source.inner();
+    let _reading = Reading::begin(&inner.readers);
     let handle = column_family(&inner.database, space.table.name())?;
     let prefix = prefix(space);
     let mut options = ReadOptions::default();
@@ -728,9 +760,8 @@ read_through_source!(Rocks, View);
 
 impl Store for Rocks {
     fn write(&self, batch: Batch, durability: Durability) -> Result<()> {
-        if let Some(why) = self.inner.failing.why() {
-            return Err(Error::Engine(format!("nothing is written after a failure: {why}")));
-        }
+        self.inner.check_working()?;
+        let _among_others = self.inner.gate.read();
         let batch = self.inner.engine_batch(&batch)?;
         self.inner.room.make_room(batch.size_in_bytes())?;
         let mut options = WriteOptions::default();
@@ -742,7 +773,9 @@ impl Store for Rocks {
 
     fn view(&self) -> Arc<dyn Read> {
         let inner = Arc::clone(&self.inner);
-        Arc::new(View { snapshot: OwnedSnapshot::new(Arc::clone(&inner.database)), inner })
+        let reader = inner.readers.enter();
+        let snapshot = OwnedSnapshot::new(Arc::clone(&inner.database));
+        Arc::new(View { inner, snapshot, reader })
     }
 
     fn has_key(&self, group: GroupId) -> bool {
