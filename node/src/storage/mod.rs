@@ -24,9 +24,8 @@ mod sentinel;
 use std::{ops::Bound, sync::Arc};
 
 pub use overlay::{Overlay, StateHash};
-pub use rocks::Rocks;
-pub use room::{Level, RESERVE_FILE, Room};
 pub use rocks::{Failure, FilesByKey, Named, Rocks, Step, Unused, Verified, Walk, verify};
+pub use room::{Level, RESERVE_FILE, Room};
 pub use rotation::{Phase, Progress, Rotation, Subject};
 pub use sentinel::Sentinel;
 

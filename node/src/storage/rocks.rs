@@ -139,7 +139,15 @@ impl Rocks {
         empty_unwritten_log(&store)?;
         files::drop_remade(&store, keyring.keys().file_versions().last().unwrap_or_default())?;
         let database = Arc::new(open_database(&store, &env, false)?);
-        let inner = Inner { database, keyring, path: store, room, failing: Failing::default(), gate: RwLock::new(()), readers: Readers::default() };
+        let inner = Inner {
+            database,
+            keyring,
+            path: store,
+            room,
+            failing: Failing::default(),
+            gate: RwLock::new(()),
+            readers: Readers::default(),
+        };
         let inner = Arc::new(inner);
         let watch = Watch::start(Arc::downgrade(&inner))?;
         Ok(Arc::new(Self { inner, _watch: watch }))
