@@ -80,6 +80,8 @@ struct Shared {
 struct State {
     queue: VecDeque<Subject>,
     progress: BTreeMap<Subject, Progress>,
+    /// Files are written anew, which can take long and is broken off at the end.
+    rewriting: bool,
     closing: bool,
 }
 
@@ -147,8 +149,15 @@ impl Rotation {
 
 impl Drop for Rotation {
     fn drop(&mut self) {
-        self.shared.state.lock().closing = true;
+        let rewriting = {
+            let mut state = self.shared.state.lock();
+            state.closing = true;
+            state.rewriting
+        };
         self.shared.changed.notify_all();
+        if rewriting {
+            self.shared.store.stop_compactions();
+        }
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been reported already, and nothing is left to do here.
             let _ = thread.join();
@@ -258,7 +267,21 @@ impl Shared {
     fn rewrite_files(&self) -> std::result::Result<Phase, Ended> {
         self.tell(Subject::Files, |progress| progress.phase = Phase::Resealing);
         if self.store.retire_file_keys()? > 0 {
-            self.store.rewrite_files()?;
+            {
+                let mut state = self.state.lock();
+                if state.closing {
+                    return Err(Ended::Closing);
+                }
+                state.rewriting = true;
+            }
+            let rewritten = self.store.rewrite_files();
+            let mut state = self.state.lock();
+            state.rewriting = false;
+            if state.closing {
+                return Err(Ended::Closing);
+            }
+            drop(state);
+            rewritten?;
         }
         Ok(match self.store.retire_file_keys()? {
             0 => Phase::Done,

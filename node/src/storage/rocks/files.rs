@@ -51,6 +51,12 @@ impl Rocks {
         wait.map_err(|error| engine(&error))
     }
 
+    /// Breaks off what is being written anew; nothing is compacted or flushed after this, and the log of the engine has
+    /// everything. For the end of the process.
+    pub fn stop_compactions(&self) {
+        self.inner.database.cancel_all_background_work(false);
+    }
+
     /// How many files name which version of the file key.
     ///
     /// # Errors
@@ -76,7 +82,7 @@ impl Rocks {
         Ok(older)
     }
 
-    /// How many versions of the file key are held.
+    /// The versions of the file key that are held, ascending.
     #[must_use]
     pub fn file_key_versions(&self) -> Vec<u32> {
         self.inner.keyring.keys().file_versions().collect()
