@@ -91,6 +91,22 @@ pub const GRANTS_MAX: usize = 1_000;
 pub const DATABASES_MAX: usize = 10_000;
 /// Largest keyring in bytes: some 46,000 keys.
 pub const KEYRING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Least and most memory of the derivation of a master key from a passphrase, in KiB (Argon2id, RFC 9106).
+pub const KDF_MEMORY_KIB: std::ops::RangeInclusive<u32> = 19 * 1024..=1024 * 1024;
+/// Least and most passes of the same.
+pub const KDF_PASSES: std::ops::RangeInclusive<u32> = 1..=16;
+/// Least and most lanes of the same.
+pub const KDF_LANES: std::ops::RangeInclusive<u32> = 1..=16;
+/// Least and most bytes of a passphrase.
+pub const PASSPHRASE_BYTES: std::ops::RangeInclusive<usize> = 12..=1024;
+/// Most records that are sealed again in one step of a rotation.
+pub const RESEAL_RECORDS_MAX: usize = 128;
+/// Most bytes that are sealed again in one step of a rotation.
+pub const RESEAL_BYTES_MAX: usize = 1024 * 1024;
+/// Most records that are looked at in one step of a rotation.
+pub const RESEAL_LOOKS_MAX: usize = 8 * 1024;
+/// Most failures that a verification of a store lists; it counts them all.
+pub const VERIFY_FAILURES_MAX: usize = 100;
 /// Largest record of the durable sentinel in bytes: some 40,000 groups.
 pub const SENTINEL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most nodes of a cluster.

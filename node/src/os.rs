@@ -1,6 +1,7 @@
-//! What is asked of the operating system and no standard library does: who this process is, and secrets from commands.
+//! What is asked of the operating system and no standard library does: who this process is, and secrets from commands and people.
 
 pub mod command;
+pub mod terminal;
 
 /// The user that this process acts as.
 #[must_use]

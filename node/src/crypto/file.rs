@@ -17,14 +17,12 @@
 
 use std::sync::Arc;
 
+use super::{Error, KeyId, Keyring, Result, SecretKey, random, seal};
 use chacha20::{
     ChaCha20, KeyIvInit, R20,
     cipher::{StreamCipher, StreamCipherSeek, array::Array},
     hchacha,
 };
-use zeroize::Zeroizing;
-
-use super::{Error, KeyId, Keyring, Result, SecretKey, random, seal};
 
 /// Bytes before the content of every file: one page, so that blocks stay aligned.
 pub const FILE_HEADER_BYTES: usize = 4_096;
@@ -48,6 +46,12 @@ impl FileCipher {
     #[must_use]
     pub fn new(keyring: Arc<Keyring>) -> Self {
         Self { keyring }
+    }
+
+    /// The version of the file key that a header names; `None` where it is no header. Proves nothing.
+    #[must_use]
+    pub fn key_version(header: &[u8]) -> Option<u32> {
+        parse_header(header).ok().map(|fields| fields.key_version)
     }
 
     /// Writes the header of a new file, with a nonce of its own.
@@ -158,7 +162,7 @@ fn open_header(key: &[u8; 32], fields: &Fields<'_>) -> Result<FileStream> {
 
 /// The keystream of one file, at any offset.
 pub struct FileStream {
-    subkey: Zeroizing<[u8; 32]>,
+    subkey: SecretKey,
     nonce: [u8; 8],
 }
 
@@ -167,8 +171,8 @@ impl FileStream {
         let (first, last) = nonce.split_at(16);
         let first: [u8; 16] = first.try_into().expect("split at 16");
         let last = last.try_into().expect("24 bytes less 16 are 8");
-        let subkey = hchacha::<R20>(&Array(*key.expose()), &Array(first));
-        Self { subkey: Zeroizing::new(subkey.into()), nonce: last }
+        let mut subkey = hchacha::<R20>(&Array(*key.expose()), &Array(first)).into();
+        Self { subkey: SecretKey::take(&mut subkey), nonce: last }
     }
 
     /// Adds the keystream to what stands at `offset` of the file, its header counted: encrypts and decrypts.
@@ -188,7 +192,7 @@ impl FileStream {
             let mut nonce = [0; 12];
             nonce[..4].copy_from_slice(&segment.to_le_bytes());
             nonce[4..].copy_from_slice(&self.nonce);
-            let mut cipher = ChaCha20::new(&Array(*self.subkey), &Array(nonce));
+            let mut cipher = ChaCha20::new(&Array(*self.subkey.expose()), &Array(nonce));
             cipher.try_seek(within).map_err(|_| LONG)?;
             cipher.try_apply_keystream(now).map_err(|_| LONG)?;
             offset += now.len() as u64;

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The first 18 bytes are the associated data. Versions are counted over the whole keyring and never used again, so a
-//! record that names a version was sealed with exactly that key. An owner's last key is the one that seals.
+//! record that names a version was sealed with exactly that key. An owner's last key is the one that seals. The next
+//! version rises with every change, also where keys are destroyed: the sentinel remembers it, and so knows an older copy.
 //!
 //! **Invariant:** what is in memory was durable before. A change is written, synced and renamed into place first.
 
@@ -23,10 +24,10 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::{
-    Error, KeyId, MasterKey, Place, Result, SecretKey,
+    Error, KeyId, MasterKey, Place, RecoveryExport, RecoveryKey, Result, SecretKey,
     folder::{self, SENTINEL_FOLDER, STORE_FOLDER},
     memory::LockedBytes,
-    random, seal,
+    passphrase, random, seal,
 };
 use crate::{limits, names::GroupId};
 
@@ -65,6 +66,12 @@ struct Wrap {
 }
 
 impl Wrap {
+    /// From an export of the time when this master key sealed the keyring.
+    fn recovered(export: &RecoveryExport) -> Self {
+        let mut key = Zeroizing::new(*export.wrapping_key.expose());
+        Self { key: SecretKey::take(&mut key), master: export.master }
+    }
+
     fn new(master: &MasterKey) -> Self {
         Self { key: SecretKey::derive(master.expose(), "rookery keyring v1"), master: master.id() }
     }
@@ -133,10 +140,23 @@ impl Keyring {
     /// in use): nothing was changed. [`Error::Io`].
     pub fn open(folder: &Path, master: &MasterKey) -> Result<Arc<Self>> {
         folder::make_private_folder(folder)?;
+        Self::open_with(folder, Wrap::new(master), None)
+    }
+
+    /// Opens the keyring of a data folder with a recovery export, in whose place the master key is not needed; where its
+    /// file is gone, takes the keyring of the export, without writing it. Takes the folder for this process.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`]; [`Error::WrongMasterKey`] where the master key was rotated since the export.
+    pub fn recover(folder: &Path, export: &RecoveryExport) -> Result<Arc<Self>> {
+        Self::open_with(folder, Wrap::recovered(export), Some(&export.keyring))
+    }
+
+    fn open_with(folder: &Path, wrap: Wrap, fallback: Option<&[u8]>) -> Result<Arc<Self>> {
         let lock = folder::lock(folder)?;
         let path = folder.join(KEYRING_FILE);
-        let wrap = Wrap::new(master);
-        let keys = match read(&path)? {
+        let found = read(&path)?.or_else(|| fallback.map(<[u8]>::to_vec));
+        let keys = match found {
             Some(sealed) => Keys::parse(&wrap.open(&path, &sealed)?)
                 .map_err(|why| Error::Keyring { path: path.clone(), why })?,
             None => {
@@ -149,6 +169,22 @@ impl Keyring {
         };
         let keys = ArcSwap::from_pointee(keys);
         Ok(Arc::new(Self { path, keys, wrap: Mutex::new(wrap), _lock: lock }))
+    }
+
+    /// The master key that the keyring of a data folder names; `None` where there is no keyring.
+    ///
+    /// # Errors
+    /// [`Error::Keyring`] where the file is no keyring; [`Error::Io`].
+    pub fn sealed_by(folder: &Path) -> Result<Option<KeyId>> {
+        let path = folder.join(KEYRING_FILE);
+        let Some(sealed) = read(&path)? else { return Ok(None) };
+        let id = sealed.get(HEADER_BYTES - 8..HEADER_BYTES).and_then(|id| id.try_into().ok());
+        let why = match id {
+            Some(id) if sealed.starts_with(MAGIC) => return Ok(Some(KeyId(id))),
+            Some(_) => "it is not a keyring",
+            None => "it is too short",
+        };
+        Err(Error::Keyring { path, why })
     }
 
     /// The keys of this moment, without a lock. Hold it for one batch, not for long.
@@ -187,6 +223,31 @@ impl Keyring {
         })
     }
 
+    /// Makes a new key for files that are made from now on.
+    ///
+    /// # Errors
+    /// As [`Keyring::create`].
+    pub fn rotate_files(&self) -> Result<()> {
+        self.change(|keys| keys.with(Owner::Files).map(Some))
+    }
+
+    /// Destroys all keys of a group but the newest. What the older ones sealed opens no more: the caller has proved that
+    /// nothing of it is left.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Random`].
+    pub fn destroy_older(&self, group: GroupId) -> Result<()> {
+        self.change(|keys| keys.with_newest_of(Owner::Group(group)))
+    }
+
+    /// Destroys all keys of files but the newest. The caller has proved that no file names an older one.
+    ///
+    /// # Errors
+    /// As [`Keyring::destroy_older`].
+    pub fn destroy_older_of_files(&self) -> Result<()> {
+        self.change(|keys| keys.with_newest_of(Owner::Files))
+    }
+
     /// Destroys all keys of a group: nothing that they sealed can be opened again, here or from a copy of the store.
     ///
     /// # Errors
@@ -211,7 +272,26 @@ impl Keyring {
         let new = Wrap::new(master);
         folder::replace_file(&self.path, &new.seal(self.keys.load().content())?)?;
         *wrap = new;
+        if let Some(folder) = self.path.parent() {
+            passphrase::settle(folder, master)?;
+        }
+        // The former key is about to be thrown away: what stands on the disk must open by the new one alone.
+        let written = read(&self.path)?.unwrap_or_default();
+        if wrap.open(&self.path, &written)?.as_slice() != self.keys.load().content() {
+            let why = "it holds something else than what was just written";
+            return Err(Error::Keyring { path: self.path.clone(), why });
+        }
         Ok(())
+    }
+
+    /// What opens this folder without its master key, sealed to a recovery key: the content of a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Random`].
+    pub fn export(&self, key: &RecoveryKey) -> Result<Vec<u8>> {
+        let wrap = self.wrap.lock();
+        let keyring = read(&self.path)?.unwrap_or_default();
+        RecoveryExport::seal(key, wrap.master, &wrap.key, &keyring)
     }
 
     /// Writes a changed keyring, and only then shows it.
@@ -293,6 +373,34 @@ impl Keys {
         seal::open(self.key(*at), place, sealed)
     }
 
+    /// Counts the changes of the keyring; an older copy of it has a lower one.
+    #[must_use]
+    pub fn revision(&self) -> u32 {
+        self.next_version
+    }
+
+    /// The versions of a group's keys, ascending; the last one seals.
+    pub fn versions(&self, group: GroupId) -> impl Iterator<Item = u32> + '_ {
+        self.versions_of(Owner::Group(group))
+    }
+
+    /// The versions of the keys of files, ascending; new files take the last one.
+    pub fn file_versions(&self) -> impl Iterator<Item = u32> + '_ {
+        self.versions_of(Owner::Files)
+    }
+
+    fn versions_of(&self, owner: Owner) -> impl Iterator<Item = u32> + '_ {
+        self.owners.get(&owner).into_iter().flatten().map(|(version, _)| *version)
+    }
+
+    /// The groups that have a key, ascending.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.owners.keys().filter_map(|owner| match owner {
+            Owner::Group(group) => Some(*group),
+            Owner::Files => None,
+        })
+    }
+
     /// Whether a group has a data key.
     #[must_use]
     pub fn has(&self, group: GroupId) -> bool {
@@ -336,11 +444,28 @@ impl Keys {
 
     /// These keys without those of one owner.
     fn without(&self, owner: Owner) -> Result<Self> {
+        self.filtered(|held, _| held != owner)
+    }
+
+    /// These keys with the newest one of an owner alone; `None` where that changes nothing.
+    fn with_newest_of(&self, owner: Owner) -> Result<Option<Self>> {
+        let mut versions = self.versions_of(owner);
+        match (versions.next(), versions.last()) {
+            (Some(_), Some(newest)) => {
+                self.filtered(|held, version| held != owner || version == newest).map(Some)
+            }
+            (Some(_) | None, None) | (None, Some(_)) => Ok(None),
+        }
+    }
+
+    /// Some of these keys, as another revision.
+    fn filtered(&self, keep: impl Fn(Owner, u32) -> bool) -> Result<Self> {
         let content = self.content();
+        let next = next_version(self.next_version)?;
         let mut kept = Zeroizing::new(Vec::with_capacity(content.len()));
-        kept.extend_from_slice(&content[..4]);
+        kept.extend_from_slice(&next.to_be_bytes());
         for entry in content[4..].chunks_exact(ENTRY_BYTES) {
-            if parse_entry(entry).is_some_and(|(held, _)| held != owner) {
+            if parse_entry(entry).is_some_and(|(owner, version)| keep(owner, version)) {
                 kept.extend_from_slice(entry);
             }
         }
@@ -390,11 +515,14 @@ fn parse_entry(entry: &[u8]) -> Option<(Owner, u32)> {
     (key.len() == 32).then_some((owner, u32::from_be_bytes(*version)))
 }
 
+fn next_version(version: u32) -> Result<u32> {
+    let used_up = || Error::Folder("the keyring has used up its key versions".to_owned());
+    version.checked_add(1).ok_or_else(used_up)
+}
+
 /// The content with a new random key of `owner` at the end.
 fn append(content: &[u8], version: u32, owner: Owner) -> Result<Zeroizing<Vec<u8>>> {
-    let next = version
-        .checked_add(1)
-        .ok_or_else(|| Error::Folder("the keyring has used up its key versions".to_owned()))?;
+    let next = next_version(version)?;
     let (kind, group) = match owner {
         Owner::Group(group) => (0, group.0),
         Owner::Files => (1, 0),
@@ -550,7 +678,8 @@ mod tests {
             fs::write(&path, b"0123456789abcdef0123456789ABCDEF").unwrap();
             let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             fs::set_permissions(&path, private).unwrap();
-            MasterKey::load(&super::super::MasterKeySource::File(path)).unwrap()
+            MasterKey::load(&super::super::MasterKeySource::File(path), folder.path(), None)
+                .unwrap()
         };
         let mut content = vec![0, 0, 0, 3];
         for (kind, version, key) in [(1, 1, 7), (0, 2, 8)] {

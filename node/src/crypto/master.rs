@@ -1,4 +1,4 @@
-//! Where the master key comes from: a file, the environment, or a command; always 256 bits, never a passphrase.
+//! Where the master key comes from: 256 bits from a file, the environment or a command, or a passphrase.
 
 use std::{
     fmt, fs,
@@ -10,8 +10,11 @@ use std::{
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Error, KeyId, Result, SecretKey};
-use crate::os::command::secret_output;
+use super::{Error, KeyId, Result, SecretKey, passphrase, refuse_master as refuse};
+use crate::{
+    limits,
+    os::{command::secret_output, terminal},
+};
 
 /// How long a command may take that prints the master key.
 pub const MASTER_KEY_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,24 +31,79 @@ pub enum MasterKeySource {
     Environment(String),
     /// A program and its arguments; prints 32 raw bytes or 64 hex digits within 30 seconds.
     Command(Vec<String>),
+    /// Words that a person knows; see [`passphrase`].
+    Passphrase(PassphraseSource),
+}
+
+/// Where to take a passphrase from. Never from the arguments of this process, which every user of the machine sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PassphraseSource {
+    /// A file, as private as that of a key; the end of the line does not count.
+    File(PathBuf),
+    /// A program and its arguments, as for a key.
+    Command(Vec<String>),
+    /// The terminal of this process.
+    Prompt,
+}
+
+/// In the words of a sentence about the master key; tells nothing of a command's arguments.
+impl fmt::Display for MasterKeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let program = |words: &[String]| words.first().cloned().unwrap_or_default();
+        match self {
+            Self::File(path) => write!(f, "the file {}", path.display()),
+            Self::Environment(name) => write!(f, "the variable {name}"),
+            Self::Command(words) => write!(f, "the command {}", program(words)),
+            Self::Passphrase(PassphraseSource::File(path)) => {
+                write!(f, "the passphrase in {}", path.display())
+            }
+            Self::Passphrase(PassphraseSource::Command(words)) => {
+                write!(f, "the passphrase of the command {}", program(words))
+            }
+            Self::Passphrase(PassphraseSource::Prompt) => write!(f, "a typed passphrase"),
+        }
+    }
 }
 
 /// The key that seals the keyring. Held in memory, never stored by this program.
 pub struct MasterKey {
     key: SecretKey,
     id: KeyId,
+    /// Its salt stands where that of the next master key does, and takes its place once the keyring has it.
+    pub(super) settles: bool,
 }
 
 impl MasterKey {
-    /// Reads the key from its source. Blocks, at most 30 seconds.
+    /// Reads the key of a data folder from its source. Blocks, at most 30 seconds, or until a person has typed.
+    ///
+    /// `sealed_by` is the master key that the folder's keyring names; a passphrase's salt is only made where there is no
+    /// keyring.
     ///
     /// # Errors
     /// [`Error::MasterKey`]: names the source and what is wrong with it, never the content.
-    pub fn load(source: &MasterKeySource) -> Result<Self> {
+    pub fn load(source: &MasterKeySource, folder: &Path, sealed_by: Option<KeyId>) -> Result<Self> {
         match source {
             MasterKeySource::File(path) => from_file(path),
             MasterKeySource::Environment(name) => from_environment(name),
             MasterKeySource::Command(words) => from_command(words, MASTER_KEY_COMMAND_TIMEOUT),
+            MasterKeySource::Passphrase(source) => {
+                passphrase::load(folder, &passphrase_of(source)?, sealed_by)
+            }
+        }
+    }
+
+    /// Reads the key that a rotation is to take into use; a passphrase is stretched with a new salt.
+    ///
+    /// # Errors
+    /// As [`MasterKey::load`].
+    pub fn load_next(source: &MasterKeySource, folder: &Path) -> Result<Self> {
+        match source {
+            MasterKeySource::Passphrase(source) => {
+                passphrase::next(folder, &passphrase_of(source)?)
+            }
+            MasterKeySource::File(_)
+            | MasterKeySource::Environment(_)
+            | MasterKeySource::Command(_) => Self::load(source, folder, None),
         }
     }
 
@@ -57,13 +115,18 @@ impl MasterKey {
         Self::new(SecretKey::random()?)
     }
 
-    fn new(key: SecretKey) -> Result<Self> {
+    pub(super) fn new(key: SecretKey) -> Result<Self> {
         let [first, rest @ ..] = key.expose();
         if rest.iter().all(|byte| byte == first) {
             return refuse("32 equal bytes are not a key; make one with `head -c 32 /dev/urandom`");
         }
         let id = KeyId::of("rookery master key v1", key.expose());
-        Ok(Self { key, id })
+        Ok(Self { key, id, settles: false })
+    }
+
+    /// The same key, whose salt stands elsewhere.
+    pub(super) fn settling(self, settles: bool) -> Self {
+        Self { settles, ..self }
     }
 
     /// Names the key in messages and in the keyring's header.
@@ -85,11 +148,36 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-fn refuse<T>(why: impl Into<String>) -> Result<T> {
-    Err(Error::MasterKey(why.into()))
+fn from_file(path: &Path) -> Result<MasterKey> {
+    let content = private_file(path, INPUT_BYTES_MAX)?;
+    let key = raw(&content).or_else(|why| refuse(format!("the file {} {why}", path.display())))?;
+    MasterKey::new(key)
 }
 
-fn from_file(path: &Path) -> Result<MasterKey> {
+fn passphrase_of(source: &PassphraseSource) -> Result<Zeroizing<Vec<u8>>> {
+    let bytes_max = *limits::PASSPHRASE_BYTES.end() + 2;
+    match source {
+        PassphraseSource::File(path) => {
+            let shown = format!("the file {}", path.display());
+            passphrase::checked(private_file(path, bytes_max)?, &shown)
+        }
+        PassphraseSource::Command(words) => {
+            let content = command_output(words, bytes_max + 1, MASTER_KEY_COMMAND_TIMEOUT)?;
+            passphrase::checked(content, "the command")
+        }
+        PassphraseSource::Prompt => {
+            let typed = terminal::secret("Passphrase of the master key", bytes_max);
+            let typed = typed.map_err(|error| {
+                let why = "a passphrase is to be typed, and there is no terminal to ask at";
+                Error::MasterKey(format!("{why}: {error}"))
+            })?;
+            passphrase::checked(typed, "the terminal")
+        }
+    }
+}
+
+/// The content of a file that only its owner can read, which is this user; at most one byte more than `bytes_max`.
+fn private_file(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>> {
     let shown = path.display();
     let fail = |error| Error::MasterKey(format!("the file {shown} cannot be read: {error}"));
     let named = fs::symlink_metadata(path).map_err(fail)?;
@@ -111,9 +199,7 @@ fn from_file(path: &Path) -> Result<MasterKey> {
         let mode = opened.mode() & 0o7777;
         return refuse(format!("{shown} has mode {mode:04o}; others must not see it: chmod 0600"));
     }
-    let content = read_bounded(file).map_err(fail)?;
-    let key = raw(&content).or_else(|why| refuse(format!("the file {shown} {why}")))?;
-    MasterKey::new(key)
+    read_bounded(file, bytes_max).map_err(fail)
 }
 
 fn from_environment(name: &str) -> Result<MasterKey> {
@@ -157,26 +243,34 @@ fn hexadecimal(content: &[u8]) -> std::result::Result<SecretKey, String> {
     Ok(SecretKey::take(&mut bytes))
 }
 
-fn read_bounded(from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
+fn read_bounded(from: impl Read, bytes_max: usize) -> std::io::Result<Zeroizing<Vec<u8>>> {
     // The whole capacity at once, so that no half-read key is left behind by a growing buffer.
-    let mut content = Zeroizing::new(Vec::with_capacity(INPUT_BYTES_MAX + 1));
-    from.take(INPUT_BYTES_MAX as u64 + 1).read_to_end(&mut content)?;
+    let mut content = Zeroizing::new(Vec::with_capacity(bytes_max + 1));
+    from.take(bytes_max as u64 + 1).read_to_end(&mut content)?;
     Ok(content)
 }
 
 fn from_command(words: &[String], timeout: Duration) -> Result<MasterKey> {
-    let Some((program, arguments)) = words.split_first() else {
-        return refuse("the command is empty");
-    };
-    let fail = |what: String| Error::MasterKey(format!("the command {program} {what}"));
-    let purpose = "master key command";
-    let content = secret_output(program, arguments, purpose, INPUT_BYTES_MAX + 1, timeout);
-    let content = content.map_err(fail)?;
+    let content = command_output(words, INPUT_BYTES_MAX + 1, timeout)?;
+    let program = words.first().map(String::as_str).unwrap_or_default();
     let key = raw(&content).or_else(|why| {
         hexadecimal(content.trim_ascii_end())
             .or_else(|_| refuse(format!("what {program} prints {why}; 64 hex digits are fine too")))
     })?;
     MasterKey::new(key)
+}
+
+fn command_output(
+    words: &[String],
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<Zeroizing<Vec<u8>>> {
+    let Some((program, arguments)) = words.split_first() else {
+        return refuse("the command is empty");
+    };
+    let fail = |what: String| Error::MasterKey(format!("the command {program} {what}"));
+    let purpose = "master key command";
+    secret_output(program, arguments, purpose, bytes_max, timeout).map_err(fail)
 }
 
 #[cfg(test)]
@@ -200,6 +294,10 @@ mod tests {
         }
     }
 
+    fn load(source: MasterKeySource) -> Result<MasterKey> {
+        MasterKey::load(&source, Path::new("/nowhere"), None)
+    }
+
     #[test]
     fn a_file_must_be_private_and_exactly_32_bytes() {
         let folder = tempfile::tempdir().unwrap();
@@ -221,14 +319,14 @@ mod tests {
             let path = folder.path().join(format!("key{i}"));
             fs::write(&path, content).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            check(MasterKey::load(&MasterKeySource::File(path)), expected);
+            check(load(MasterKeySource::File(path)), expected);
         }
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(folder.path().join("key0"), &link).unwrap();
-        check(MasterKey::load(&MasterKeySource::File(link)), Err("symbolic link"));
+        check(load(MasterKeySource::File(link)), Err("symbolic link"));
         let folder = folder.path().to_owned();
-        check(MasterKey::load(&MasterKeySource::File(folder.clone())), Err("regular file"));
-        check(MasterKey::load(&MasterKeySource::File(folder.join("none"))), Err("cannot be read"));
+        check(load(MasterKeySource::File(folder.clone())), Err("regular file"));
+        check(load(MasterKeySource::File(folder.join("none"))), Err("cannot be read"));
     }
 
     #[test]
@@ -245,7 +343,7 @@ mod tests {
             check(key, expected);
         }
         let unset = MasterKeySource::Environment("ROOKERY_TEST_UNSET".to_owned());
-        check(MasterKey::load(&unset), Err("is not set"));
+        check(load(unset), Err("is not set"));
     }
 
     #[test]
@@ -267,5 +365,31 @@ mod tests {
         check(from_command(&[], Duration::from_secs(1)), Err("empty"));
         let none = ["/does/not/exist".to_owned()];
         check(from_command(&none, Duration::from_secs(1)), Err("cannot be started"));
+    }
+
+    #[test]
+    fn a_passphrase_comes_from_a_file_a_command_or_a_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let path = folder.path().join("passphrase");
+        let words = "correct horse battery\n";
+        fs::write(&path, words).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let of = |source| MasterKey::load(&MasterKeySource::Passphrase(source), &data, None);
+        let first = of(PassphraseSource::File(path.clone())).unwrap();
+        let command = ["printf", "%s", words].map(str::to_owned).to_vec();
+        assert_eq!(of(PassphraseSource::Command(command)).unwrap().id(), first.id());
+        let refused = |source, part: &str| {
+            let error = of(source).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains("horse"), "{error}");
+        };
+        let wrong = ["echo", "correct horse batterz"].map(str::to_owned).to_vec();
+        refused(PassphraseSource::Command(wrong), "the passphrase is wrong");
+        let short = ["echo", "horse"].map(str::to_owned).to_vec();
+        refused(PassphraseSource::Command(short), "12 to 1024 bytes");
+        let failing = ["false"].map(str::to_owned).to_vec();
+        refused(PassphraseSource::Command(failing), "failed");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        refused(PassphraseSource::File(path), "chmod 0600");
     }
 }

@@ -1,7 +1,7 @@
 //! Keys, and what is sealed with them. The only place that names an AEAD, and the only one that sees key bytes.
 //!
 //! ```text
-//! master key (file, environment, command; never stored)
+//! master key (file, environment, command, passphrase; never stored)
 //!   └─ keyring: `keyring` in the data folder, sealed by the master key
 //!        ├─ file key          one keystream a file of the storage engine   -> FileCipher
 //!        ├─ data key, group 0 the node's own table and the cluster's state -> Keys::seal, Keys::open
@@ -21,21 +21,27 @@ mod folder;
 mod keyring;
 mod master;
 pub mod memory;
+mod opening;
+mod passphrase;
 pub mod pkcs12;
+mod recovery;
 mod seal;
 mod sealing;
 
 use std::{fmt, io, path::PathBuf};
 
 use sha2::{Digest, Sha256};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 pub use cluster_secret::ClusterSecret;
 pub use file::{FILE_HEADER_BYTES, FileCipher, FileStream};
 pub use folder::{SENTINEL_FOLDER, STORE_FOLDER, make_private_folder, replace_file, sync_folder};
 pub use keyring::{KEYRING_FILE, Keyring, Keys};
-pub use master::{MASTER_KEY_COMMAND_TIMEOUT, MasterKey, MasterKeySource};
-pub use seal::{Place, Purpose, SEAL_OVERHEAD_BYTES};
+pub use master::{MASTER_KEY_COMMAND_TIMEOUT, MasterKey, MasterKeySource, PassphraseSource};
+pub use opening::{OpenedKeyring, open_keyring};
+pub use passphrase::KDF_FILE;
+pub use recovery::{RecoveryExport, RecoveryKey};
+pub use seal::{Place, Purpose, SEAL_OVERHEAD_BYTES, key_version as sealed_key_version};
 pub use sealing::{SEALING_KEY_FILE, SEALING_OVERHEAD_BYTES, SealingKey, SealingPublicKey};
 
 use crate::names::GroupId;
@@ -108,6 +114,10 @@ pub enum Error {
     Random(String),
 }
 
+fn refuse_master<T>(why: impl Into<String>) -> Result<T> {
+    Err(Error::MasterKey(why.into()))
+}
+
 impl Error {
     fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
@@ -118,8 +128,8 @@ impl Error {
 /// A result of this layer.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// 32 secret bytes on the heap: wiped when dropped, never printed.
-pub struct SecretKey(Box<Zeroizing<[u8; 32]>>);
+/// 32 secret bytes in locked memory: wiped when dropped, never printed.
+pub struct SecretKey(memory::Slot);
 
 impl SecretKey {
     /// A new key from the operating system's generator.
@@ -127,15 +137,15 @@ impl SecretKey {
     /// # Errors
     /// [`Error::Random`].
     pub fn random() -> Result<Self> {
-        let mut key = Self(Box::new(Zeroizing::new([0; 32])));
-        random(key.0.as_mut_slice())?;
+        let mut key = Self(memory::Slot::zeroed());
+        random(key.0.bytes_mut())?;
         Ok(key)
     }
 
     /// Takes 32 bytes and wipes where they stood.
     pub fn take(bytes: &mut [u8; 32]) -> Self {
-        let mut key = Self(Box::new(Zeroizing::new([0; 32])));
-        key.0.copy_from_slice(bytes);
+        let mut key = Self(memory::Slot::zeroed());
+        key.0.bytes_mut().copy_from_slice(bytes);
         bytes.zeroize();
         key
     }
@@ -143,14 +153,14 @@ impl SecretKey {
     /// The bytes. Every caller is a place where the key could leak.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
-        &self.0
+        self.0.bytes()
     }
 
     /// A key for one purpose, derived from this one (HKDF-SHA256, RFC 5869).
     fn derive(key: &[u8; 32], purpose: &'static str) -> Self {
-        let mut derived = Self(Box::new(Zeroizing::new([0; 32])));
+        let mut derived = Self(memory::Slot::zeroed());
         hkdf::Hkdf::<Sha256>::new(None, key)
-            .expand(purpose.as_bytes(), derived.0.as_mut_slice())
+            .expand(purpose.as_bytes(), derived.0.bytes_mut())
             .expect("32 bytes are fewer than HKDF-SHA256's 8,160");
         derived
     }

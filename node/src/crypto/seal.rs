@@ -110,7 +110,10 @@ fn header(key_version: u32) -> [u8; HEADER_BYTES] {
 }
 
 /// The key version that a sealed record names.
-pub(super) fn key_version(sealed: &[u8]) -> Result<u32> {
+///
+/// # Errors
+/// [`Error::NotAuthentic`]: it is too short, or of another version.
+pub fn key_version(sealed: &[u8]) -> Result<u32> {
     match sealed {
         [VERSION, a, b, c, d, rest @ ..] if rest.len() >= NONCE_BYTES + TAG_BYTES => {
             Ok(u32::from_be_bytes([*a, *b, *c, *d]))

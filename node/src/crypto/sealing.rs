@@ -70,6 +70,15 @@ impl SealingKey {
         Ok(key)
     }
 
+    /// Seals the file of this key in a data folder again, with the newest key of the node.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Random`]; the older file stands.
+    pub fn reseal(&self, folder: &Path, keyring: &Keyring) -> Result<()> {
+        let sealed = keyring.keys().seal(&PLACE, self.secret.expose())?;
+        folder::replace_file(&folder.join(SEALING_KEY_FILE), &sealed)
+    }
+
     /// A new key that stands in no folder.
     ///
     /// # Errors
