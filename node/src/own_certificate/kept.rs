@@ -150,6 +150,11 @@ impl Kept {
         Ok(true)
     }
 
+    /// Writes the file again, sealed with the newest key.
+    pub fn reseal(&mut self) -> Result<(), crypto::Error> {
+        self.change(self.identities.clone(), self.current, self.source)
+    }
+
     /// Written first, and true then.
     fn change(
         &mut self,

@@ -191,6 +191,14 @@ impl OwnCertificate {
         Ok((thumbprint, if waits { Looked::Waiting } else { Looked::Taken }))
     }
 
+    /// Seals what is kept of certificates again, with the newest key of the node.
+    ///
+    /// # Errors
+    /// The file cannot be written; the older one stands.
+    pub fn reseal(&self) -> Result<(), crate::crypto::Error> {
+        self.kept.lock().reseal()
+    }
+
     fn tell(&self, why: &str) {
         let mut told = self.told.lock();
         if told.as_deref() != Some(why) {

@@ -16,12 +16,14 @@
 mod env;
 mod overlay;
 mod rocks;
+mod rotation;
 mod sentinel;
 
 use std::{ops::Bound, sync::Arc};
 
 pub use overlay::{Overlay, StateHash};
-pub use rocks::Rocks;
+pub use rocks::{Failure, FilesByKey, Named, Rocks, Step, Unused, Verified, Walk, verify};
+pub use rotation::{Phase, Progress, Rotation, Subject};
 pub use sentinel::Sentinel;
 
 use crate::names::GroupId;

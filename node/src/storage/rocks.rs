@@ -27,6 +27,7 @@ use std::{
     },
 };
 
+use parking_lot::RwLock;
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
     DBPinnableSlice, DBRawIteratorWithThreadMode, DBRecoveryMode, FlushOptions, InfoLogger,
@@ -45,6 +46,16 @@ use crate::{
     },
     names::GroupId,
 };
+
+mod files;
+mod readers;
+mod reseal;
+mod verify;
+
+pub use files::FilesByKey;
+use readers::{Readers, Reading};
+pub use reseal::{Named, Step, Unused, Walk};
+pub use verify::{Failure, Verified, verify};
 
 /// Group and generation.
 const PREFIX_BYTES: usize = 8 + 4;
@@ -89,6 +100,9 @@ struct Inner {
     keyring: Arc<Keyring>,
     /// A write failed: nothing may be written any more.
     failed: AtomicBool,
+    /// Shared by writes; taken alone for a moment where records are sealed again (`reseal.rs`).
+    gate: RwLock<()>,
+    readers: Readers,
 }
 
 impl Rocks {
@@ -108,8 +122,10 @@ impl Rocks {
         }
         make_private_folder(&store)?;
         empty_unwritten_log(&store)?;
+        files::drop_remade(&store, keyring.keys().file_versions().last().unwrap_or_default())?;
         let database = Arc::new(open_database(&store, &env, false)?);
-        let inner = Inner { database, keyring, failed: AtomicBool::new(false) };
+        let (failed, gate) = (AtomicBool::new(false), RwLock::new(()));
+        let inner = Inner { database, keyring, failed, gate, readers: Readers::default() };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
@@ -399,6 +415,14 @@ impl Inner {
         engine(error)
     }
 
+    fn check_working(&self) -> Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            let why = "an earlier write failed; nothing more is written";
+            return Err(Error::Engine(why.to_owned()));
+        }
+        Ok(())
+    }
+
     fn engine_batch(&self, batch: &Batch) -> Result<WriteBatch> {
         let keys = self.keyring.keys();
         let mut out = WriteBatch::default();
@@ -476,6 +500,13 @@ impl Source for Rocks {
 struct View {
     inner: Arc<Inner>,
     snapshot: OwnedSnapshot,
+    reader: u64,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.inner.readers.leave(self.reader);
+    }
 }
 
 impl Source for View {
@@ -502,6 +533,7 @@ impl Source for View {
 
 fn get(source: &impl Source, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
     let inner = source.inner();
+    let _reading = Reading::begin(&inner.readers);
     let handle = column_family(&inner.database, space.table.name())?;
     let full_key = full_key(space, key);
     let sealed = source.pinned(&handle, &full_key).map_err(|error| engine(&error))?;
@@ -516,6 +548,7 @@ fn scan(
     visit: &mut dyn FnMut(&[u8], Vec<u8>) -> ControlFlow<()>,
 ) -> Result<()> {
     let inner = source.inner();
+    let _reading = Reading::begin(&inner.readers);
     let handle = column_family(&inner.database, space.table.name())?;
     let prefix = prefix(space);
     let mut options = ReadOptions::default();
@@ -548,6 +581,7 @@ fn scan(
 
 fn last(source: &impl Source, space: Space) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
     let inner = source.inner();
+    let _reading = Reading::begin(&inner.readers);
     let handle = column_family(&inner.database, space.table.name())?;
     let prefix = prefix(space);
     let mut options = ReadOptions::default();
@@ -592,11 +626,8 @@ read_through_source!(Rocks, View);
 
 impl Store for Rocks {
     fn write(&self, batch: Batch, durability: Durability) -> Result<()> {
-        if self.inner.failed.load(Ordering::Acquire) {
-            return Err(Error::Engine(
-                "an earlier write failed; nothing more is written".to_owned(),
-            ));
-        }
+        self.inner.check_working()?;
+        let _among_others = self.inner.gate.read();
         let batch = self.inner.engine_batch(&batch)?;
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
@@ -605,7 +636,9 @@ impl Store for Rocks {
 
     fn view(&self) -> Arc<dyn Read> {
         let inner = Arc::clone(&self.inner);
-        Arc::new(View { snapshot: OwnedSnapshot::new(Arc::clone(&inner.database)), inner })
+        let reader = inner.readers.enter();
+        let snapshot = OwnedSnapshot::new(Arc::clone(&inner.database));
+        Arc::new(View { inner, snapshot, reader })
     }
 
     fn has_key(&self, group: GroupId) -> bool {

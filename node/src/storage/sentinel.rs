@@ -13,7 +13,8 @@
 //! - a log that is shortened on purpose (a conflict, a removed group) is recorded with `record_durably` or `forget`
 //!   **before** it is shortened.
 //!
-//! It remembers the last checkpoint of the audit log as well, which consensus holds against the chain at a start.
+//! It remembers the last checkpoint of the audit log as well, which consensus holds against the chain at a start, and the
+//! revision of the keyring, so that an older copy of that is known.
 //!
 //! The sentinel cannot find a data folder that was replaced as a whole, itself included: that is for the peers.
 
@@ -26,6 +27,8 @@ use std::{
     sync::Arc,
     thread::{self, JoinHandle},
 };
+
+mod reseal;
 
 use parking_lot::{Condvar, Mutex};
 use prost::Message;
@@ -119,6 +122,7 @@ impl Sentinel {
             slots.push(file);
         }
         let newest = newest.ok_or_else(|| damaged(folder))?;
+        reseal::check_keyring(folder, keyring, newest.keyring_revision)?;
         let slots = slots.try_into().map_err(|_| Error::Engine("four slots".to_owned()))?;
         let shared = Arc::new(Shared {
             slots,
@@ -262,6 +266,7 @@ impl State {
             incarnation: self.incarnation.clone(),
             groups: self.groups.values().copied().collect(),
             audit_checkpoint: self.audit_checkpoint.clone(),
+            ..proto::Sentinel::default()
         }
     }
 
@@ -297,7 +302,9 @@ impl Shared {
         state.check_working()?;
         state.sequence += 1;
         let slot = state.free_slot();
-        let bytes = seal_slot(&state.record(), slot, &self.keyring)?;
+        let keyring_revision = self.keyring.keys().revision();
+        let record = proto::Sentinel { keyring_revision, ..state.record() };
+        let bytes = seal_slot(&record, slot, &self.keyring)?;
         if let Err(error) = self.slots[slot].write_all_at(&bytes, 0) {
             return Err(Self::fail(state, &format!("the sentinel cannot be written: {error}")));
         }
@@ -401,6 +408,14 @@ pub(super) fn newest(folder: &Path, keyring: &Keyring) -> Result<Option<proto::S
         return Err(damaged(folder));
     }
     Ok(newest)
+}
+
+/// Whether a sentinel is there and authentic, and the keyring no older than it knows. Changes nothing.
+pub(super) fn verify(folder: &Path, keyring: &Keyring) -> Result<()> {
+    match newest(folder, keyring)? {
+        Some(newest) => reseal::check_keyring(folder, keyring, newest.keyring_revision),
+        None => Err(Error::Folder("there is none".to_owned())),
+    }
 }
 
 fn slot_path(folder: &Path, slot: usize) -> PathBuf {

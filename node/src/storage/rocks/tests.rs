@@ -6,28 +6,32 @@ use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
 use super::*;
 use crate::{crypto::MasterKey, storage::Sentinel};
 
-const A: GroupId = GroupId(1);
-const B: GroupId = GroupId(2);
+pub(super) const A: GroupId = GroupId(1);
+pub(super) const B: GroupId = GroupId(2);
 
 /// A data folder with its master key, opened and closed as often as a test likes.
-struct Data {
+pub(super) struct Data {
     _parent: tempfile::TempDir,
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     master: MasterKey,
 }
 
 impl Data {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("data");
         Self { _parent: parent, folder, master: MasterKey::random().unwrap() }
     }
 
-    fn keyring(&self) -> Arc<Keyring> {
+    pub(super) fn keyring(&self) -> Arc<Keyring> {
         Keyring::open(&self.folder, &self.master).unwrap()
     }
 
-    fn open(&self) -> Arc<Rocks> {
+    pub(super) fn keyring_of(&self, rocks: &Rocks) -> Arc<Keyring> {
+        Arc::clone(&rocks.inner.keyring)
+    }
+
+    pub(super) fn open(&self) -> Arc<Rocks> {
         let rocks = Rocks::open(&self.folder, self.keyring()).unwrap();
         rocks.create_key(A).unwrap();
         rocks.create_key(B).unwrap();
@@ -41,19 +45,19 @@ impl Data {
         }
     }
 
-    fn store(&self) -> PathBuf {
+    pub(super) fn store(&self) -> PathBuf {
         self.folder.join(STORE_FOLDER)
     }
 
     /// The engine itself, its files decrypted and the values still sealed.
-    fn edit(&self, edit: impl FnOnce(&DB)) {
+    pub(super) fn edit(&self, edit: impl FnOnce(&DB)) {
         let env = env::encrypting(FileCipher::new(self.keyring()));
         let database = open_database(&self.store(), &env, false).unwrap();
         edit(&database);
         database.flush_wal(true).unwrap();
     }
 
-    fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(super) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         let mut folders = vec![self.folder.clone()];
         while let Some(folder) = folders.pop() {
@@ -70,15 +74,15 @@ impl Data {
     }
 }
 
-fn space(table: Table, group: GroupId, generation: u32) -> Space {
+pub(super) fn space(table: Table, group: GroupId, generation: u32) -> Space {
     Space { table, group, generation }
 }
 
-fn state(group: GroupId) -> Space {
+pub(super) fn state(group: GroupId) -> Space {
     space(Table::State, group, 0)
 }
 
-fn put(rocks: &Rocks, space: Space, key: &[u8], value: &[u8]) {
+pub(super) fn put(rocks: &Rocks, space: Space, key: &[u8], value: &[u8]) {
     let mut batch = Batch::default();
     batch.put(space, key, value);
     rocks.write(batch, Durability::Synced).unwrap();
