@@ -3,9 +3,10 @@
 use std::{path::Path, time::Duration};
 
 use rookery_proto::admin::v1::{
-    BootstrapRequest, BootstrapResponse, GetNodeStateRequest, GetNodeStateResponse,
-    JoinClusterRequest, JoinClusterResponse, RevokeCertificateRequest, RevokeCertificateResponse,
-    TrustCertificateRequest, TrustCertificateResponse, admin_service_client::AdminServiceClient,
+    BootstrapRequest, BootstrapResponse, ExportRecoveryRequest, ExportRecoveryResponse,
+    GetNodeStateRequest, GetNodeStateResponse, JoinClusterRequest, JoinClusterResponse,
+    RevokeCertificateRequest, RevokeCertificateResponse, TrustCertificateRequest,
+    TrustCertificateResponse, admin_service_client::AdminServiceClient,
 };
 use tonic::{Response, Status, transport::Channel};
 
@@ -67,6 +68,15 @@ impl Admin {
         let request = JoinClusterRequest { address: address.to_owned(), token: token.to_owned() };
         let mut client = self.client.clone();
         self.limited(client.join_cluster(request)).await
+    }
+
+    /// What opens the node's data folder without its master key; `force` asks for another one.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn export_recovery(&self, force: bool) -> Result<ExportRecoveryResponse, Error> {
+        let mut client = self.client.clone();
+        self.limited(client.export_recovery(ExportRecoveryRequest { force })).await
     }
 
     /// Registers a certificate from this machine.

@@ -85,6 +85,9 @@ no_request_ids!(
     security::GetSecurityPolicyRequest,
     security::ListNotificationsRequest,
     security::GetSecondFactorStatusRequest,
+    security::GetKeyStatusRequest,
+    security::RotateMasterKeyRequest,
+    security::RotateDataKeyRequest,
     cluster::GetTopologyRequest,
     cluster::GetStatusRequest,
     cluster::ListJoinTokensRequest,
@@ -227,6 +230,15 @@ methods!(security::second_factor_service_client::SecondFactorServiceClient {
     remove(RemoveRequest) -> RemoveResponse;
     /// Whether the caller needs a session, and has one.
     get_second_factor_status(GetSecondFactorStatusRequest) -> GetSecondFactorStatusResponse;
+});
+
+methods!(security::key_service_client::KeyServiceClient {
+    /// The keys of the node that is called, and how they are kept. All three are best sent to one node by name.
+    get_key_status(GetKeyStatusRequest) -> GetKeyStatusResponse;
+    /// Seals the node's keyring by the next master key of its configuration.
+    rotate_master_key(RotateMasterKeyRequest) -> RotateMasterKeyResponse;
+    /// Makes a new data key and has everything sealed with it.
+    rotate_data_key(RotateDataKeyRequest) -> RotateDataKeyResponse;
 });
 
 methods!(cluster::cluster_service_client::ClusterServiceClient {

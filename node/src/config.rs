@@ -16,6 +16,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,12 +36,22 @@ const ENV_SEPARATOR: &str = "__";
 /// Longest configuration or formation file in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The keys of which exactly one names the master key.
-const MASTER_KEY_KEYS: [&str; 3] = ["master_key_file", "master_key_env", "master_key_exec"];
+const MASTER_KEY_KEYS: [&str; 6] = [
+    "master_key_file",
+    "master_key_env",
+    "master_key_exec",
+    "master_passphrase_file",
+    "master_passphrase_exec",
+    "master_passphrase_prompt",
+];
 
 /// The whole configuration of one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// What this was loaded from; `None` where it was put together otherwise.
+    #[serde(skip)]
+    pub loaded_from: Option<Arc<LoadedFrom>>,
     /// Who this node is and where its data lies.
     pub node: Node,
     /// Where it listens.
@@ -125,7 +136,7 @@ pub struct Tls {
     pub tls12: bool,
 }
 
-/// Section `[encryption]`: exactly one of the three is set.
+/// Section `[encryption]`: exactly one of the first six is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Encryption {
@@ -135,6 +146,15 @@ pub struct Encryption {
     pub master_key_env: Option<String>,
     /// A command and its arguments; it prints 32 raw bytes or 64 hex digits within 30 s.
     pub master_key_exec: Option<Vec<String>>,
+    /// A file with a passphrase, mode 0600.
+    pub master_passphrase_file: Option<PathBuf>,
+    /// A command and its arguments; it prints the passphrase within 30 s.
+    pub master_passphrase_exec: Option<Vec<String>>,
+    /// Asks for the passphrase at the terminal of `rookery start`.
+    pub master_passphrase_prompt: bool,
+    /// Section `[encryption.next]`: where `rookery keys rotate --master` takes the next master key from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Box<Encryption>>,
 }
 
 /// Section `[formation]`.
@@ -369,7 +389,7 @@ fn lines(problems: &[Problem]) -> String {
 }
 
 /// The layers above the file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// The environment: all variables, of which only `ROOKERY_SECTION__KEY` are looked at.
     pub env: Vec<(String, String)>,
@@ -386,6 +406,32 @@ impl Overrides {
             .collect();
         Self { env, set: set.to_vec() }
     }
+
+    /// Without the variables that are not looked at: some hold secrets.
+    fn relevant(&self) -> Self {
+        let looked_at = |(name, _): &&(String, String)| {
+            name.strip_prefix(ENV_PREFIX).is_some_and(|rest| rest.contains(ENV_SEPARATOR))
+        };
+        let env = self.env.iter().filter(looked_at).cloned().collect();
+        Self { env, set: self.set.clone() }
+    }
+}
+
+/// The file and the layers above it, to be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedFrom {
+    path: PathBuf,
+    overrides: Overrides,
+}
+
+impl LoadedFrom {
+    /// The configuration as the file is now.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn again(&self) -> Result<Config, Error> {
+        load(&self.path, &self.overrides).map(|loaded| loaded.config)
+    }
 }
 
 /// Loads the configuration of a node: file, then environment, then flags; then checks it.
@@ -395,7 +441,10 @@ impl Overrides {
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Error> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let text = read_bounded(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    parse(&text, &path, overrides)
+    let mut loaded = parse(&text, &path, overrides)?;
+    let from = LoadedFrom { path, overrides: overrides.relevant() };
+    loaded.config.loaded_from = Some(Arc::new(from));
+    Ok(loaded)
 }
 
 /// [`load`] for a file whose text is at hand; `path` names it and its folder.
@@ -504,9 +553,12 @@ fn set(
             None => return,
         }
     }
-    if MASTER_KEY_KEYS.contains(&last) && key.starts_with("encryption.") {
+    if let Some(section) = key.strip_suffix(last)
+        && MASTER_KEY_KEYS.contains(&last)
+        && section.starts_with("encryption.")
+    {
         for other in MASTER_KEY_KEYS {
-            let lower = format!("encryption.{other}");
+            let lower = format!("{section}{other}");
             if origins.get(&lower).is_some_and(|o| *o != origin && !same_layer(o, &origin)) {
                 here.remove(other);
                 origins.remove(&lower);
@@ -589,8 +641,10 @@ impl Config {
         if let Some(ca) = &self.tls.ca {
             look("tls.ca", ca, false);
         }
-        if let Some(file) = &self.encryption.master_key_file {
-            look("encryption.master_key_file", file, true);
+        // Where a next source is named, either may be the one that is needed: the start finds out.
+        let current = self.encryption.files().filter(|_| self.encryption.next.is_none());
+        for (key, file) in current {
+            look(key, file, true);
         }
         if let Some(file) = &self.formation.file {
             look("formation.file", file, false);
@@ -610,7 +664,8 @@ impl Config {
         self.tls.pfx.iter_mut().for_each(resolve);
         self.tls.pfx_password_file.iter_mut().for_each(resolve);
         self.tls.ca.iter_mut().for_each(resolve);
-        self.encryption.master_key_file.iter_mut().for_each(resolve);
+        self.encryption.files_mut().for_each(resolve);
+        self.encryption.next.iter_mut().flat_map(|next| next.files_mut()).for_each(resolve);
         self.formation.file.iter_mut().for_each(resolve);
     }
 
@@ -806,38 +861,83 @@ pub enum MasterKeySource<'a> {
     Env(&'a str),
     /// A command with its arguments.
     Exec(&'a [String]),
+    /// A passphrase in a file.
+    PassphraseFile(&'a Path),
+    /// A passphrase from a command with its arguments.
+    PassphraseExec(&'a [String]),
+    /// A passphrase that is typed.
+    PassphrasePrompt,
 }
 
 impl Encryption {
     /// The source that is configured; `None` only before validation.
     #[must_use]
     pub fn source(&self) -> Option<MasterKeySource<'_>> {
-        match self {
-            Self { master_key_file: Some(file), .. } => Some(MasterKeySource::File(file)),
-            Self { master_key_env: Some(name), .. } => Some(MasterKeySource::Env(name)),
-            Self { master_key_exec: Some(command), .. } => Some(MasterKeySource::Exec(command)),
-            Self { .. } => None,
-        }
+        let commands = [
+            self.master_key_exec.as_deref().map(MasterKeySource::Exec),
+            self.master_passphrase_exec.as_deref().map(MasterKeySource::PassphraseExec),
+            self.master_passphrase_prompt.then_some(MasterKeySource::PassphrasePrompt),
+        ];
+        let file = self.master_key_file.as_deref().map(MasterKeySource::File);
+        let env = self.master_key_env.as_deref().map(MasterKeySource::Env);
+        let words = self.master_passphrase_file.as_deref().map(MasterKeySource::PassphraseFile);
+        file.or(env).or(words).or_else(|| commands.into_iter().flatten().next())
+    }
+
+    fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let file = self.master_key_file.as_deref();
+        let words = self.master_passphrase_file.as_deref();
+        let file = file.map(|file| ("encryption.master_key_file", file));
+        file.into_iter().chain(words.map(|file| ("encryption.master_passphrase_file", file)))
+    }
+
+    fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.master_key_file.iter_mut().chain(&mut self.master_passphrase_file)
     }
 
     fn problems(&self, refuse: &mut dyn FnMut(&str, String, &str)) {
-        const ADVICE: &str =
-            "set exactly one of master_key_file, master_key_env and master_key_exec";
+        self.problems_of("encryption", refuse);
+        let Some(next) = &self.next else { return };
+        next.problems_of("encryption.next", refuse);
+        if next.next.is_some() {
+            let advice = "rotate to the next master key first";
+            refuse("encryption.next.next", "has no meaning".into(), advice);
+        }
+        if next.source() == self.source() {
+            let problem = "names the source of the current master key".into();
+            refuse("encryption.next", problem, "give the next key a place of its own");
+        }
+    }
+
+    /// What is wrong with the source in this section.
+    fn problems_of(&self, section: &str, refuse: &mut dyn FnMut(&str, String, &str)) {
+        const ADVICE: &str = "set exactly one of master_key_file, master_key_env, master_key_exec, \
+                              master_passphrase_file, master_passphrase_exec and master_passphrase_prompt";
         let given = [
             self.master_key_file.is_some(),
             self.master_key_env.is_some(),
             self.master_key_exec.is_some(),
+            self.master_passphrase_file.is_some(),
+            self.master_passphrase_exec.is_some(),
+            self.master_passphrase_prompt,
         ];
         match given.iter().filter(|given| **given).count() {
             1 => {}
-            0 => refuse("encryption", "names no master key".into(), ADVICE),
-            n => refuse("encryption", format!("names {n} master keys"), ADVICE),
+            0 => refuse(section, "names no master key".into(), ADVICE),
+            n => refuse(section, format!("names {n} master keys"), ADVICE),
         }
-        if self.master_key_exec.as_ref().is_some_and(|c| c.first().is_none_or(String::is_empty)) {
-            refuse("encryption.master_key_exec", "is empty".into(), "write [\"/path/of/command\"]");
+        for (key, command) in [
+            ("master_key_exec", &self.master_key_exec),
+            ("master_passphrase_exec", &self.master_passphrase_exec),
+        ] {
+            if command.as_ref().is_some_and(|c| c.first().is_none_or(String::is_empty)) {
+                let key = format!("{section}.{key}");
+                refuse(&key, "is empty".into(), "write [\"/path/of/command\"]");
+            }
         }
         if self.master_key_env.as_ref().is_some_and(String::is_empty) {
-            refuse("encryption.master_key_env", "is empty".into(), "write the variable's name");
+            let key = format!("{section}.master_key_env");
+            refuse(&key, "is empty".into(), "write the variable's name");
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | `cluster`, `cert`, `cert_server`, `second_factor`, `db`, `doc` | the services |
 //! | `effective`, `trust` | more verbs of `cert`: explain, policy, well-known admins, unused, notifications |
 //! | `admin` | the admin socket |
+//! | `keys`, `recover` | keys of running nodes; data folders of stopped ones |
 //! | `audit` | the audit log: list, follow, verify, export |
 //! | `bench` | a load generator |
 
@@ -31,7 +32,9 @@ mod doc;
 mod effective;
 mod failed;
 mod init;
+mod keys;
 mod output;
+mod recover;
 mod second_factor;
 mod server;
 mod trust;
@@ -130,6 +133,14 @@ enum Command {
     /// The audit log: who did what, and who was refused
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// The keys that protect the data folders of the nodes
+    #[command(subcommand)]
+    Keys(keys::Verb),
+    /// Write what opens this node's data folder without its master key: once, as the owner of its files
+    RecoveryExport(keys::RecoveryExport),
+    /// A data folder whose node does not run: check it, put it under another master key
+    #[command(subcommand)]
+    Recover(recover::Verb),
     /// Put load on a cluster and measure it
     Bench(bench::Bench),
     /// Print a completion script for a shell
@@ -196,6 +207,9 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Db(verb) => verb.run(&mut session).await,
         Command::Doc(verb) => verb.run(&mut session).await,
         Command::Audit(verb) => verb.run(&mut session).await,
+        Command::Keys(verb) => verb.run(&mut session).await,
+        Command::RecoveryExport(export) => export.run(&mut session).await,
+        Command::Recover(verb) => verb.run(&mut session),
         Command::Bench(bench) => bench.run(&mut session).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -87,6 +87,18 @@ fn refusals_name_file_key_and_remedy() {
         &["encryption names no master key; set exactly one of"],
     );
     check_refused(&with("master_key_env = \"K\"\n"), &[], &[], &["encryption names 2 master keys"]);
+    for (lines, problem) in [
+        ("master_passphrase_prompt = true\n", "encryption names 2 master keys"),
+        ("[encryption.next]\n", "encryption.next names no master key"),
+        ("[encryption.next]\nmaster_key_exec = []\n", "encryption.next.master_key_exec is empty"),
+        ("[encryption.next]\nmaster_key_file = \"master.key\"\n", "the current master key"),
+        (
+            "[encryption.next]\nmaster_key_env = \"K\"\n[encryption.next.next]\nmaster_key_env = \"L\"\n",
+            "encryption.next.next has no meaning",
+        ),
+    ] {
+        check_refused(&with(lines), &[], &[], &[problem]);
+    }
     check_refused(&with("[peers.2]\ndial = \"x\"\n"), &[], &[], &["peers.2.dial has no port"]);
     check_refused(
         &with("[raft]\nelection_timeout_min_ms = 200\n"),
@@ -185,6 +197,25 @@ fn a_master_key_of_a_higher_layer_replaces_the_lower_one() {
     let config = parse(GOOD, path(), &overrides(&env, &[])).unwrap().config;
     let command = ["/bin/key".to_owned(), "a".to_owned()];
     assert_eq!(config.encryption.source(), Some(MasterKeySource::Exec(&command)));
+}
+
+#[test]
+fn the_next_master_key_is_named_beside_the_current_one_and_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rookery.toml");
+    std::fs::write(&file, GOOD).unwrap();
+    let env = [("ROOKERY_ENCRYPTION__MASTER_PASSPHRASE_FILE", "words"), ("SECRET", "x")];
+    let config = load(&file, &overrides(&env, &[])).unwrap().config;
+    let words = folder.path().join("words");
+    assert_eq!(config.encryption.source(), Some(MasterKeySource::PassphraseFile(&words)));
+    assert!(config.encryption.next.is_none());
+    let from = config.loaded_from.clone().unwrap();
+    assert!(!format!("{from:?}").contains("SECRET"), "only what is looked at is kept");
+    std::fs::write(&file, format!("{GOOD}[encryption.next]\nmaster_key_file = \"next.key\"\n"))
+        .unwrap();
+    let again = from.again().unwrap().encryption;
+    let next = folder.path().join("next.key");
+    assert_eq!(again.next.unwrap().source(), Some(MasterKeySource::File(&next)));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
         Denial, Error, Fresh, State,
         audit::{AuditView, PeerHead},
     },
-    edge::join_token::JoinToken,
+    edge::{join_token::JoinToken, node_keys::NodeKeys},
     names::{CertificateName, GroupId, NodeId, RequestId, Thumbprint},
     own_certificate::{self, Looked},
 };
@@ -138,6 +138,12 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         permit: Permit,
     ) -> Result<(Thumbprint, Looked), own_certificate::Error>;
+
+    /// The keys of this node; `None` where it has no data folder.
+    fn keys(&self, permit: &Permit) -> Option<Arc<NodeKeys>>;
+
+    /// The same, for the owner of the node's files.
+    fn keys_for_owner(&self) -> Option<Arc<NodeKeys>>;
 
     /// A member, with its role in the cluster group.
     fn member(&self, id: NodeId) -> Option<Node>;

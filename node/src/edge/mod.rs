@@ -43,6 +43,7 @@ pub mod join_token;
 mod landing;
 pub mod listener;
 pub mod metrics;
+pub mod node_keys;
 pub mod ops;
 mod own_expiry;
 mod package;

@@ -24,6 +24,7 @@ use crate::{
     edge::{
         engine::{Engine, Membership},
         join_token::JoinToken,
+        node_keys::NodeKeys,
     },
     limits,
     names::{CertificateName, GroupId, NodeId, RequestId, Thumbprint},
@@ -36,6 +37,8 @@ pub struct RaftEngine {
     pub consensus: Arc<Consensus>,
     /// This node's certificate.
     pub own: Arc<OwnCertificate>,
+    /// This node's keys.
+    pub keys: Arc<NodeKeys>,
 }
 
 async fn by<T>(
@@ -165,6 +168,14 @@ impl Engine for RaftEngine {
         _permit: Permit,
     ) -> Result<(Thumbprint, Looked), own_certificate::Error> {
         self.own.look().await
+    }
+
+    fn keys(&self, _permit: &Permit) -> Option<Arc<NodeKeys>> {
+        Some(self.keys.clone())
+    }
+
+    fn keys_for_owner(&self) -> Option<Arc<NodeKeys>> {
+        Some(self.keys.clone())
     }
 
     fn member(&self, id: NodeId) -> Option<Node> {

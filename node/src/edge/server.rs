@@ -26,15 +26,16 @@ use crate::{
     authz::{DeniedReason, ServerOperation},
     clock::{Clock as _, SystemClock},
     cluster,
-    config::{Config, Formation, MasterKeySource as Configured},
+    config::{Config, Formation},
     consensus::{Consensus, Denial, Identity, Parts, Peers, peer_service},
-    crypto::{self, Keyring, MasterKey, MasterKeySource, SealingKey},
+    crypto::{self, Keyring, OpenedKeyring, SealingKey},
     edge::{
         Edge, Node, admin_router, admin_socket, client_router,
         connections::{Bounds, Connections},
         duties,
         listener::{self, Admission, Listener, Refusals, Surface},
         metrics::Metrics,
+        node_keys::{self, NodeKeys},
         ops,
         raft_engine::RaftEngine,
         recognition::Recognition,
@@ -116,6 +117,9 @@ impl Sockets {
 /// The encrypted storage of a data folder.
 struct Storage {
     store: Arc<Rocks>,
+    keyring: Arc<Keyring>,
+    /// The next master key opened the keyring.
+    by_next: bool,
     sealing: Arc<SealingKey>,
     kept: Kept,
     sentinel: Sentinel,
@@ -127,19 +131,14 @@ impl Storage {
     /// Blocks. The sentinel comes before the store, because it tells a new folder from one that lost it.
     fn open(config: &Config) -> anyhow::Result<Self> {
         let folder = &config.node.data;
-        let source = match config.encryption.source() {
-            Some(Configured::File(path)) => MasterKeySource::File(path.to_owned()),
-            Some(Configured::Env(name)) => MasterKeySource::Environment(name.to_owned()),
-            Some(Configured::Exec(words)) => MasterKeySource::Command(words.to_vec()),
-            None => bail!("no master key is configured; set one of the keys of [encryption]"),
-        };
-        let master = MasterKey::load(&source)?;
-        let keyring = Keyring::open(folder, &master)?;
+        let (current, next) = node_keys::sources(&config.encryption)?;
+        let OpenedKeyring { keyring, by_next } =
+            crypto::open_keyring(folder, &current, next.as_ref())?;
         let (sentinel, expected) = Sentinel::open(folder, &keyring)?;
         let sealing = Arc::new(SealingKey::open_or_make(folder, &keyring)?);
         let kept = Kept::open(folder, keyring.clone())?;
-        let store = Rocks::open(folder, keyring)?;
-        Ok(Self { store, sealing, kept, sentinel, expected })
+        let store = Rocks::open(folder, keyring.clone())?;
+        Ok(Self { store, keyring, by_next, sealing, kept, sentinel, expected })
     }
 }
 
@@ -172,7 +171,8 @@ impl Running {
             let config = config.clone();
             move || Storage::open(&config)
         });
-        let Storage { store, sealing, mut kept, sentinel, expected } = storage.await??;
+        let Storage { store, keyring, by_next, sealing, mut kept, sentinel, expected } =
+            storage.await??;
         let member = Identity::load_or_make(store.as_ref())?.is_member();
         let tls = own_certificate::begin(&mut kept, found, member)?;
         warn_of_dates(&tls.load());
@@ -201,7 +201,23 @@ impl Running {
         sentinel.on_failure(move |why| drop(fatal.try_send(why.to_owned())));
         let consensus = Consensus::start(parts).await?;
         let clock = Arc::new(SystemClock);
-        let own = OwnCertificate::new(consensus.clone(), source, kept, tls.clone(), sealing, clock);
+        let own = OwnCertificate::new(
+            consensus.clone(),
+            source,
+            kept,
+            tls.clone(),
+            sealing.clone(),
+            clock,
+        );
+        let keys = NodeKeys::start(node_keys::Parts {
+            config: config.clone(),
+            store: store.clone(),
+            keyring,
+            by_next,
+            sealing,
+            sentinel,
+            own: own.clone(),
+        })?;
         let mut running = Self {
             consensus: consensus.clone(),
             store: store.clone(),
@@ -211,7 +227,7 @@ impl Running {
             peer_tasks: Vec::new(),
         };
         let edge = Arc::new(Edge {
-            engine: Arc::new(RaftEngine { consensus: consensus.clone(), own: own.clone() }),
+            engine: Arc::new(RaftEngine { consensus: consensus.clone(), own: own.clone(), keys }),
             node,
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::default()),

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rookery_proto::{
     admin::v1::{
-        BootstrapRequest, BootstrapResponse, GetNodeStateRequest, GetNodeStateResponse,
-        JoinClusterRequest, JoinClusterResponse, RevokeCertificateRequest,
-        RevokeCertificateResponse, TrustCertificateRequest, TrustCertificateResponse,
-        admin_service_server::AdminService,
+        BootstrapRequest, BootstrapResponse, ExportRecoveryRequest, ExportRecoveryResponse,
+        GetNodeStateRequest, GetNodeStateResponse, JoinClusterRequest, JoinClusterResponse,
+        RevokeCertificateRequest, RevokeCertificateResponse, TrustCertificateRequest,
+        TrustCertificateResponse, admin_service_server::AdminService,
     },
     log::v1::{self as log, cluster_command::Command, owner_command},
 };
@@ -18,13 +18,18 @@ use crate::{
     certificates::{self, Usage},
     cluster,
     consensus::State,
-    edge::{Edge, convert, health, services::security::parse},
+    edge::{
+        Edge, convert, health, node_keys,
+        services::{keys, security::parse},
+    },
     limits,
     names::{CertificateName, Thumbprint},
 };
 
 /// Why this node writes what its owner asks for; stands in the log.
 const REASON: &str = "admin socket";
+/// The recovery export in the audit log; nobody may ask for it but the owner of the files, so it is no operation.
+const EXPORT_RECOVERY: &str = "export-recovery";
 
 /// The admin service.
 pub struct Admin(pub Arc<Edge>);
@@ -147,19 +152,58 @@ impl AdminService for Admin {
         tracing::warn!(%thumbprint, force = asked.force, "a certificate was deleted over the admin socket");
         Ok(Response::new(RevokeCertificateResponse {}))
     }
+
+    async fn export_recovery(
+        &self,
+        request: Request<ExportRecoveryRequest>,
+    ) -> Result<Response<ExportRecoveryResponse>, Status> {
+        let force = request.get_ref().force;
+        let keys = self.0.engine.keys_for_owner().ok_or_else(keys::no_keys)?;
+        let before = keys.exported().map_err(|error| keys::status(&error))?;
+        if before.is_some() && !force {
+            return Err(keys::status(&node_keys::Error::Exported));
+        }
+        let details = if before.is_some() { "not the first, forced" } else { "the first" };
+        self.record(EXPORT_RECOVERY, details).await?;
+        let exported = tokio::task::spawn_blocking(move || keys.export(force)).await;
+        let exported = exported.map_err(|e| convert::internal("The export was not made", e))?;
+        let (content, key, master) = exported.map_err(|error| keys::status(&error))?;
+        tracing::warn!(master_key = %master, details, "a recovery export was made over the admin socket");
+        Ok(Response::new(ExportRecoveryResponse {
+            content,
+            recovery_key: key.as_str().to_owned(),
+            master_key_id: master.to_string(),
+        }))
+    }
 }
 
 impl Admin {
     /// Puts a command into the log in the name of this node, with the reason that it came from its owner.
     async fn by_owner(&self, command: owner_command::Command) -> Result<(), Status> {
+        let owner = log::OwnerCommand { reason: REASON.to_owned(), command: Some(command) };
+        self.as_member(Command::Owner(owner)).await
+    }
+
+    /// Puts what the owner is about to do into the audit log.
+    async fn record(&self, operation: &str, details: &str) -> Result<(), Status> {
+        let action = log::RecordAction {
+            operation: operation.to_owned(),
+            target: self.0.node.name.clone(),
+            details: details.to_owned(),
+            on_behalf_of: REASON.to_owned(),
+            ..log::RecordAction::default()
+        };
+        self.as_member(Command::RecordAction(action)).await
+    }
+
+    async fn as_member(&self, command: Command) -> Result<(), Status> {
         match self.0.engine.state() {
             State::Member => {}
             state @ (State::Passive(_) | State::Joining | State::Removed) => {
                 return Err(convert::not_serving(&state));
             }
         }
-        let owner = log::OwnerCommand { reason: REASON.to_owned(), command: Some(command) };
-        let command = log::ClusterCommand { command: Some(Command::Owner(owner)) };
+        let command = log::ClusterCommand { command: Some(command) };
         cluster::check(&command).map_err(convert::refusal)?;
         let deadline = Instant::now() + limits::DEADLINE_DEFAULT;
         let applied = self.0.engine.propose_as_member(command, deadline).await;

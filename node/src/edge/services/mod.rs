@@ -11,6 +11,7 @@ mod audit;
 mod cluster;
 mod databases;
 mod documents;
+mod keys;
 mod second_factor;
 mod security;
 mod server_certificates;
@@ -29,6 +30,7 @@ use rookery_proto::{
         Applied, ClusterCommand, ClusterOutcome, Refusal, applied, cluster_command, cluster_outcome,
     },
     security::v1::{
+        key_service_server::KeyServiceServer,
         second_factor_service_server::SecondFactorServiceServer,
         security_service_server::SecurityServiceServer,
         server_certificate_service_server::ServerCertificateServiceServer,
@@ -71,6 +73,7 @@ pub fn of_clients(edge: &Arc<Edge>) -> Router {
     let router = with(router, bounded!(ServerCertificateServiceServer, service));
     let router = with(router, bounded!(AuditServiceServer, audit::Audit::new(edge.clone())));
     let router = with(router, bounded!(TrustServiceServer, trust::Trust(edge.clone())));
+    let router = with(router, bounded!(KeyServiceServer, keys::KeysOfNode(edge.clone())));
     let second_factors = second_factor::SecondFactors(edge.clone());
     let router = with(router, bounded!(SecondFactorServiceServer, second_factors));
     with(router, bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))

@@ -29,6 +29,7 @@ use crate::{
         connections::Connections,
         engine::{Engine, Membership},
         join_token::JoinToken,
+        node_keys::NodeKeys,
     },
     names::{CertificateName, DocumentId, GroupId, NodeId, RequestId, Thumbprint},
     own_certificate::{self, Looked},
@@ -300,6 +301,14 @@ impl Engine for Fake {
         _: Permit,
     ) -> Result<(Thumbprint, Looked), own_certificate::Error> {
         Ok((Thumbprint::of(b"n1"), Looked::Unchanged))
+    }
+
+    fn keys(&self, _: &Permit) -> Option<Arc<NodeKeys>> {
+        None
+    }
+
+    fn keys_for_owner(&self) -> Option<Arc<NodeKeys>> {
+        None
     }
 
     fn member(&self, id: NodeId) -> Option<Node> {
