@@ -8,7 +8,7 @@ use rookery_proto::{
     database::v1::database_service_client::DatabaseServiceClient,
     document::v1::{self as document, document_service_client::DocumentServiceClient},
     security::v1::{
-        Access, Clearance, Grant, UploadCertificateRequest,
+        Access, Clearance, Grant, UploadCertificateRequest, key_service_client::KeyServiceClient,
         security_service_client::SecurityServiceClient, trust_service_client::TrustServiceClient,
     },
 };
@@ -56,6 +56,12 @@ impl Caller {
     #[must_use]
     pub fn cluster(&self) -> ClusterServiceClient<Channel> {
         ClusterServiceClient::new(self.channel.clone())
+    }
+
+    /// The service of keys.
+    #[must_use]
+    pub fn keys(&self) -> KeyServiceClient<Channel> {
+        KeyServiceClient::new(self.channel.clone())
     }
 
     /// The audit service.

@@ -9,6 +9,7 @@ mod cli;
 mod documents;
 mod faults;
 mod handshake;
+mod keys;
 mod lifecycle;
 mod lifecycle_matrix;
 mod membership;

@@ -93,6 +93,7 @@ const SECURITY: &str = "/rookery.security.v1.SecurityService/";
 const TRUST: &str = "/rookery.security.v1.TrustService/";
 const SECOND_FACTOR: &str = "/rookery.security.v1.SecondFactorService/";
 const CLUSTER: &str = "/rookery.cluster.v1.ClusterService/";
+const KEYS: &str = "/rookery.security.v1.KeyService/";
 const SERVERS: &str = "/rookery.security.v1.ServerCertificateService/";
 
 /// A call of the table: its path, what sets it apart from other calls of the same RPC, and its rule.
@@ -184,13 +185,21 @@ fn rows() -> Vec<Row> {
     ] {
         add(SERVERS, method, "", ClusterAdmin);
     }
+    add(KEYS, "GetKeyStatus", "", Operator);
+    add(KEYS, "RotateMasterKey", "", ClusterAdmin);
+    add(KEYS, "RotateDataKey", "", ClusterAdmin);
     for method in ["ListRecords", "TailRecords", "Verify", "Export"] {
         add("/rookery.audit.v1.AuditService/", method, "", Operator);
     }
     // Served by other listeners only: the unix socket and the peer port.
-    for method in
-        ["GetNodeState", "Bootstrap", "JoinCluster", "TrustCertificate", "RevokeCertificate"]
-    {
+    for method in [
+        "GetNodeState",
+        "Bootstrap",
+        "JoinCluster",
+        "TrustCertificate",
+        "RevokeCertificate",
+        "ExportRecovery",
+    ] {
         add("/rookery.admin.v1.AdminService/", method, "", Absent);
     }
     for method in ["Channel", "InstallSnapshot", "Probe"] {
@@ -410,7 +419,8 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
         "ServerReflectionInfo" => vec![0x3a, 1, b'*'],
         // An empty message is a valid one of each of these.
         "Check" | "GetNodeState" | "Bootstrap" | "JoinCluster" | "Channel" | "InstallSnapshot"
-        | "TrustCertificate" | "RevokeCertificate" | "Probe" | "NoSuchMethod" => Vec::new(),
+        | "TrustCertificate" | "RevokeCertificate" | "ExportRecovery" | "Probe"
+        | "GetKeyStatus" | "RotateMasterKey" | "RotateDataKey" | "NoSuchMethod" => Vec::new(),
         "ListServerCertificates"
         | "ReplaceServerCertificates"
         | "GetServerCertificateReplacement"
