@@ -405,9 +405,10 @@ fn readable_by_nobody(pid: u32) -> Result<bool> {
     Ok(Command::new("setpriv").args(as_nobody).status()?.success())
 }
 
+#[allow(clippy::print_stderr)] // What was not run is said.
 #[tokio::test]
 async fn a_user_cannot_attach_to_a_node_of_their_own() -> Result<()> {
-    // SAFETY-free way to ask who this is: the owner of a file that was just made.
+    // Who this is: the owner of a file that was just made.
     let own = tempfile::NamedTempFile::new()?;
     let uid = std::os::unix::fs::MetadataExt::uid(&own.as_file().metadata()?);
     if uid != 0 || Command::new("setpriv").arg("--version").output().is_err() {

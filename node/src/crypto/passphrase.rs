@@ -17,7 +17,7 @@
 use std::{
     fs,
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -195,7 +195,7 @@ fn open(path: &Path, content: &[u8], passphrase: &[u8]) -> Result<MasterKey> {
     refuse_master(format!("the passphrase is wrong, or {} was changed", path.display()))
 }
 
-fn read(path: &PathBuf) -> Result<Option<Vec<u8>>> {
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let failed = || Error::io(format!("{} cannot be read", path.display()));
     let file = match fs::File::open(path) {
         Ok(file) => file,
