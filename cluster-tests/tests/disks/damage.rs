@@ -26,11 +26,14 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 /// Damaged nodes that run at the same time.
 const AT_ONCE: usize = 3;
 
+/// What changes a copy of the folder.
+type Damage = Box<dyn FnOnce(&Path) -> Result<()> + Send>;
+
 /// A change to a copy of the folder, and how it is told of.
 struct Case {
     class: &'static str,
     what: String,
-    damage: Box<dyn FnOnce(&Path) -> Result<()> + Send>,
+    damage: Damage,
     /// Whether it must be refused: something acknowledged is certainly gone.
     fatal: bool,
 }

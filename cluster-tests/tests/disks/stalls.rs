@@ -221,7 +221,7 @@ async fn one(caller: &Caller, kind: &str, number: usize) -> Result<(), Code> {
         id: "kept".into(),
         stale_ok: false,
     };
-    let outcome = match kind {
+    match kind {
         "decision" => {
             let who = caller.security().who_am_i(bounded(WhoAmIRequest {})).await;
             match who {
@@ -244,8 +244,7 @@ async fn one(caller: &Caller, kind: &str, number: usize) -> Result<(), Code> {
             let put = caller.documents().put_document(bounded(put)).await;
             put.map(drop).map_err(|status| status.code())
         }
-    };
-    outcome
+    }
 }
 
 /// Three nodes, the first on a device that can stand still, with the database `ledger`.
