@@ -126,3 +126,15 @@ fn a_run_that_saw_too_little_is_rejected() {
         assert_eq!(matches!(verdict, Verdict::Rejected { .. }), !expected, "{what}");
     }
 }
+
+#[test]
+fn a_denial_that_came_too_late_hides_nothing() {
+    let wrong = [asked(Way::Read, 0, 9_000, false), asked(Way::Read, 0, 10_101, true)];
+    let Verdict::Violated { violations, .. } =
+        told(WRITES, NOBODY, &wrong).judge(&[], &Gate::default())
+    else {
+        panic!("nothing was found");
+    };
+    assert!(violations.iter().any(|what| what.contains("denied a request")), "{violations:?}");
+    assert!(violations.iter().any(|what| what.contains("allowed a request")), "{violations:?}");
+}

@@ -108,8 +108,12 @@ impl Decisions {
             report.certificates += 1;
             self.cover(told, modes, &mut report);
             for way in ways() {
-                let violation = self.check(told, way);
-                violations.extend(violation.map(|what| format!("{}, {way:?}: {what}", told.name)));
+                let found = self.check(told, way, true);
+                // A denial that came too late must not hide what was allowed too late.
+                let is_denial = found.as_ref().is_some_and(|what| !what.request.allowed);
+                let hidden = is_denial.then(|| self.check(told, way, false)).flatten();
+                let found = found.into_iter().chain(hidden);
+                violations.extend(found.map(|what| format!("{}, {way:?}: {what}", told.name)));
             }
         }
         if !violations.is_empty() {
@@ -124,10 +128,19 @@ impl Decisions {
         }
     }
 
-    fn check(&self, told: &Told, way: Way) -> Option<authorization_history::Violation> {
+    /// Every decision of one way, or only those that allowed.
+    fn check(
+        &self,
+        told: &Told,
+        way: Way,
+        denials: bool,
+    ) -> Option<authorization_history::Violation> {
         let versions = versions(&told.changes, way);
-        let (ordered, apart): (Vec<_>, Vec<_>) =
-            told.asked.iter().filter(|asked| asked.way == way).partition(|asked| {
+        let (ordered, apart): (Vec<_>, Vec<_>) = told
+            .asked
+            .iter()
+            .filter(|asked| asked.way == way && (denials || asked.allowed))
+            .partition(|asked| {
                 // Writes are decided again by the leader; what is forwarded, by whoever it comes to.
                 let is_decided_there = self.holders.contains(&asked.node) || way == Way::Stream;
                 is_decided_there
