@@ -14,9 +14,9 @@ macro_rules! program {
         $crate::fuzz_target!(
             init: $crate::write_seeds($name),
             |bytes: &[u8]| {
-                static BODY: std::sync::LazyLock<fn(&[u8])> =
+                static BODY: std::sync::LazyLock<fn(&[u8]) -> bool> =
                     std::sync::LazyLock::new(|| $crate::target($name).run);
-                BODY(bytes)
+                BODY(bytes);
             }
         );
     };

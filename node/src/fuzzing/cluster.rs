@@ -1,6 +1,10 @@
 //! Entries of the cluster's log, from the bytes to the state: replicas agree, and nobody reaches beyond their clearance
 //! whatever stands in the log.
 
+mod seeds;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use prost::Message as _;
@@ -24,6 +28,7 @@ use crate::{
     names::{Thumbprint, Timestamp},
 };
 use cluster_command::Command as C;
+pub(super) use seeds::seeds;
 
 const NOW: i64 = 1_750_000_000_000;
 /// The request ids of the entries that make the state that every run begins with are below this.
@@ -329,196 +334,4 @@ fn above_operator(registry: &Registry) -> Vec<(Thumbprint, Clearance, bool)> {
 fn kind(command: &ClusterCommand) -> String {
     let shown = format!("{:?}", command.command);
     shown.split('(').take(2).collect::<Vec<_>>().join("(")
-}
-
-pub(super) fn seeds() -> Vec<Vec<u8>> {
-    let seed = |entries: &[(u8, C)]| {
-        let mut bytes = Vec::new();
-        for ((by, command), later) in entries.iter().zip(1_u8..) {
-            bytes.extend([*by, later]);
-            let command = ClusterCommand { command: Some(command.clone()) };
-            push_piece(&mut bytes, &command.encode_to_vec());
-        }
-        bytes
-    };
-    let put = |who: u8, clearance, overwrite| {
-        C::PutCertificate(PutCertificate {
-            der: vec![who],
-            name: "new".to_owned(),
-            clearance,
-            overwrite,
-            grants: vec![grant("sales")],
-            ..PutCertificate::default()
-        })
-    };
-    let edit = |who: u8, clearance| {
-        let clearance = Some(clearance);
-        C::EditCertificate(EditCertificate { thumbprint: vec![who], clearance, ..<_>::default() })
-    };
-    let token = CreateJoinToken {
-        id: "t".to_owned(),
-        secret_digest: vec![7; 32],
-        expires_unix_ms: NOW + 3_600_000,
-    };
-    let joining = node("n3");
-    let join = JoinNode {
-        token_id: "t".to_owned(),
-        secret_digest: vec![7; 32],
-        name: joining.name,
-        client_address: joining.client_address,
-        peer_address: joining.peer_address,
-        incarnation: joining.incarnation,
-        certificate: vec![9],
-    };
-    let sealed = |node_id| SealedFor { node_id, sealed: vec![1; 90] };
-    let secret = PutClusterSecret { replaces: 0, sealed: vec![sealed(1), sealed(2)] };
-    let sealing = |node_id| C::RegisterSealingKey(RegisterSealingKey { node_id, key: vec![5; 32] });
-    let enrol =
-        EnrolSecondFactor { thumbprint: vec![5], key_id: FIRST_REQUEST + 2, sealed: vec![3; 100] };
-    let session = OpenSession {
-        thumbprint: vec![5],
-        enrolled_revision: FIRST_REQUEST + 3,
-        confirms: true,
-        proof: Some(open_session::Proof::Step(58_333_333)),
-        duration_ms: 60_000,
-        token_digest: vec![4; 32],
-    };
-    let owner = |command| C::Owner(OwnerCommand { reason: "x".to_owned(), command: Some(command) });
-    let force = OwnerDelete { thumbprint: vec![2], force: true };
-    let database = |name: &str| CreateDatabase { name: name.to_owned(), ..<_>::default() };
-    let mut raw = vec![u8::MAX, 0];
-    let whole = ClusterCommand { command: Some(C::CreateDatabase(database("raw"))) };
-    push_piece(&mut raw, &enveloped(FIRST_REQUEST, 2, 0, whole).encode_to_vec());
-    vec![
-        seed(&[
-            (2, put(7, 2, false)),
-            (4, edit(7, 1)),
-            (4, put(7, 1, true)),
-            (4, put(7, 3, true)),
-            (7, edit(2, 1)),
-        ]),
-        seed(&[
-            (4, C::DeleteCertificate(DeleteCertificate { thumbprint: vec![5] })),
-            (
-                4,
-                C::SetCertificateState(SetCertificateState {
-                    thumbprint: vec![6],
-                    disabled: true,
-                    ..SetCertificateState::default()
-                }),
-            ),
-            (2, C::PurgeCertificates(PurgeCertificates { limit: 10 })),
-        ]),
-        seed(&[
-            (4, C::CreateDatabase(database("stock"))),
-            (4, C::SetDatabaseState(SetDatabaseState { name: "SALES".to_owned(), enabled: false })),
-            (4, C::DeleteDatabase(DeleteDatabase { name: "sales".to_owned() })),
-        ]),
-        seed(&[
-            (2, C::CreateJoinToken(token)),
-            (11, C::JoinNode(join)),
-            (2, C::RemoveNode(RemoveNode { node_id: 3 })),
-        ]),
-        seed(&[
-            (0, sealing(1)),
-            (1, sealing(2)),
-            (0, C::PutClusterSecret(secret)),
-            (5, C::EnrolSecondFactor(enrol)),
-            (0, C::OpenSession(session)),
-            (0, C::NoteWrongCode(NoteWrongCode { thumbprint: vec![5] })),
-            (5, C::EndSession(EndSession {})),
-            (2, C::RemoveSecondFactor(RemoveSecondFactor { thumbprint: vec![5] })),
-        ]),
-        seed(&[
-            (0, owner(owner_command::Command::Delete(force))),
-            (2, C::SetSecurityPolicy(SetSecurityPolicy::default())),
-        ]),
-        raw,
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{collections::BTreeSet, panic::catch_unwind};
-
-    use super::*;
-
-    #[test]
-    fn seeds_reach_what_administrators_do() {
-        let mut applied = BTreeSet::new();
-        let mut refused = BTreeSet::new();
-        for (_, command, reply) in seeds().iter().flat_map(|seed| run(seed)) {
-            let Some(command::Command::Cluster(cluster)) = &command.command else { continue };
-            let kind = kind(cluster).split('(').nth(1).unwrap_or_default().to_owned();
-            match reply.outcome {
-                Some(applied::Outcome::Refusal(refusal)) => refused.insert((kind, refusal.reason)),
-                _ => applied.insert(kind),
-            };
-        }
-        println!("applied: {applied:?}\nrefused: {refused:?}");
-        for kind in [
-            "CreateDatabase",
-            "CreateJoinToken",
-            "DeleteCertificate",
-            "DeleteDatabase",
-            "EditCertificate",
-            "EnrolSecondFactor",
-            "JoinNode",
-            "OpenSession",
-            "PurgeCertificates",
-            "PutCertificate",
-            "PutClusterSecret",
-            "RegisterSealingKey",
-            "RemoveNode",
-            "RemoveSecondFactor",
-            "SetCertificateState",
-            "SetDatabaseState",
-        ] {
-            assert!(applied.contains(kind), "no seed applies {kind}: {applied:?} {refused:?}");
-        }
-        assert!(refused.iter().any(|(_, reason)| reason == "MANAGE_FORBIDDEN"));
-    }
-
-    /// What was rightly done by one author, told of another.
-    #[test]
-    fn the_judge_finds_what_must_not_be() {
-        let put = |clearance| {
-            let put = PutCertificate {
-                der: vec![7],
-                name: "new".to_owned(),
-                clearance,
-                ..PutCertificate::default()
-            };
-            ClusterCommand { command: Some(C::PutCertificate(put)) }.encode_to_vec()
-        };
-        let found = |by: u8, told: u8, clearance: u32, as_refused: bool| {
-            let mut replica = FORMED.clone();
-            let cluster = Cluster::load(&replica.memory, replica.space).unwrap();
-            let (before, known) = (registered(&replica), cluster.registry());
-            let mut command = entry(by, 1, &put(clearance), 0).unwrap();
-            let mut applied =
-                replica.batch(|state| cluster.apply(FIRST_REQUEST, &command, state)).unwrap();
-            let registry = cluster.publish();
-            (command.author, command.internal_reason) = author(told);
-            if as_refused {
-                let refusal = crate::results::refusal("X", "x");
-                applied.outcome = Some(applied::Outcome::Refusal(refusal));
-            }
-            let after = registered(&replica);
-            catch_unwind(|| judge(&command, &applied, (&known, &before), (&registry, &after)))
-                .is_err()
-        };
-        for (by, told, clearance, as_refused, expected) in [
-            (2, 2, 3, false, false), // A Cluster Admin makes another one.
-            (2, 4, 3, false, true),  // Told of an Operator,
-            (2, 4, 1, false, false), // who may make a User.
-            (2, 5, 1, false, true),  // Told of a User,
-            (2, 8, 1, false, true),  // of somebody unknown,
-            (2, 11, 1, false, true), // of the node itself,
-            (2, 2, 1, true, true),   // and as if it had been refused.
-        ] {
-            let told = (by, told, clearance, as_refused);
-            assert_eq!(found(told.0, told.1, told.2, told.3), expected, "{told:?}");
-        }
-    }
 }

@@ -117,7 +117,7 @@ pub const TARGETS: &[Target] = &[
         cases: 2 * USUAL,
     },
     Target { name: "config", run: names::config, seeds: names::config_seeds, cases: USUAL },
-    Target { name: "audit_export", run: audit::export, seeds: audit::seeds, cases: USUAL },
+    Target { name: "audit_export", run: audit::export, seeds: audit::seeds, cases: USUAL / 2 },
 ];
 
 /// The target of this name.
