@@ -213,6 +213,7 @@ impl Inner {
                 batch.put_cf(handle, &record.key, &record.new);
             }
         }
+        self.room.make_room(batch.size_in_bytes())?;
         let written = self.database.write_opt(batch, &WriteOptions::default());
         written.map_err(|error| self.fail(&error))?;
         Ok(true)
