@@ -68,6 +68,8 @@ impl Health {
             }
             Action::Clock(..) | Action::Recreate | Action::Transfer(..) => {}
             Action::Impair(from, to, fate) => {
+                // Loss slows everything that still passes (F29), a leader's heartbeats least of all.
+                self.open |= matches!(fate, Fate::Lose(_));
                 let link = match fate {
                     Fate::Drop => Link::Cut,
                     Fate::Reset | Fate::Lose(_) => Link::Impaired,

@@ -130,7 +130,9 @@ impl From<peer::PeerError> for Error {
         match error.kind() {
             Kind::NoGroup | Kind::NotLeader | Kind::Unspecified => Self::NotLeader,
             Kind::NoQuorum => Self::NoQuorum,
-            Kind::Stopped | Kind::Malformed => Self::Stopped(error.message),
+            // That node is going down, and others will elect: as if it had not been there.
+            Kind::Stopped => Self::NoLeader,
+            Kind::Malformed => Self::Stopped(error.message),
             Kind::Stale => Self::Stale,
             Kind::Timeout => Self::Timeout,
         }

@@ -127,8 +127,8 @@ impl PeerHandler for Peers {
     fn folder_age(&self, from: NodeId, request: &peer::FolderAgeRequest) {
         let Some(member) = self.0.known_member(from) else { return };
         if let Err(seen) = self.0.ages.hear(from, &member.incarnation, request.age.as_ref()) {
-            // Its next Hello is refused with it.
-            tracing::warn!(peer = %from, %seen, "a data folder became younger");
+            // Told late, on a channel that was slow: the folder's next Hello decides.
+            tracing::debug!(peer = %from, %seen, "heard of an earlier age of a data folder");
         }
     }
 
