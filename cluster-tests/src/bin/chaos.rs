@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         None => Length::Once,
     };
     let kinds = if arguments.faults.is_empty() { Kind::ALL.to_vec() } else { arguments.faults };
-    let plan = Plan { seed, length, kinds, tell: |line| println!("{line}") };
+    let plan = Plan { seed, length, kinds, patience: 1, tell: |line| println!("{line}") };
     let began = Instant::now();
     match execute(&plan) {
         Ok(report) => {

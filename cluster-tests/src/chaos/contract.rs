@@ -42,9 +42,14 @@ pub struct Judged {
     pub refused: Vec<(String, usize)>,
 }
 
-/// Judges the intervals of a run that began at `began`.
+/// Judges the intervals of a run that began at `began`; L1 is broken at `patience` times its limit.
 #[must_use]
-pub fn judge(intervals: &[Interval], seen: &Seen, began: Instant) -> (Judged, Vec<Violation>) {
+pub fn judge(
+    intervals: &[Interval],
+    seen: &Seen,
+    began: Instant,
+    patience: u32,
+) -> (Judged, Vec<Violation>) {
     let (mut judged, mut violations) = (Judged::default(), Vec::new());
     let mut acknowledged: Vec<(Instant, usize)> =
         seen.writes.lock().iter().map(|write| (write.end, write.node)).collect();
@@ -56,7 +61,7 @@ pub fn judge(intervals: &[Interval], seen: &Seen, began: Instant) -> (Judged, Ve
         let gap = longest_gap(&acknowledged, &run);
         judged.majorities += usize::from(run.to - run.from > FAILOVER_LIMIT);
         judged.gaps.push((run.step.clone(), gap));
-        if gap > FAILOVER_LIMIT {
+        if gap > FAILOVER_LIMIT * patience {
             let who: Vec<_> = run.nodes.iter().map(|node| format!("n{}", node + 1)).collect();
             violations.push(Violation {
                 promise: "L1",
@@ -184,7 +189,7 @@ mod tests {
                 call,
             });
         }
-        let (_, violations) = judge(&[interval], &seen, began);
+        let (_, violations) = judge(&[interval], &seen, began, 1);
         let broken: Vec<_> = violations.iter().map(|violation| violation.promise).collect();
         assert_eq!(broken, promises, "{seconds} s, {served:?}: {violations:?}");
     }
@@ -206,9 +211,9 @@ mod tests {
         seen.note_for_tests(0, (1, 7), "a");
         seen.note_for_tests(1, (1, 7), "a");
         seen.note_for_tests(1, (1, 8), "b");
-        assert_eq!(judge(&[], &seen, Instant::now()).1.len(), 0);
+        assert_eq!(judge(&[], &seen, Instant::now(), 1).1.len(), 0);
         seen.note_for_tests(2, (1, 8), "c");
-        let (_, violations) = judge(&[], &seen, Instant::now());
+        let (_, violations) = judge(&[], &seen, Instant::now(), 1);
         assert_eq!(violations.len(), 1);
         assert_eq!(violations[0].promise, "S5");
     }

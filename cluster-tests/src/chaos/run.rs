@@ -48,6 +48,9 @@ pub struct Plan {
     pub length: Length,
     /// The kinds of faults.
     pub kinds: Vec<Kind>,
+    /// How many times the limits of L1 and L2 a step may take: 1 is the contract; more is for machines that others use
+    /// too, where nothing but the figures in the report can be compared.
+    pub patience: u32,
     /// Told of each step as it begins and ends.
     pub tell: fn(&str),
 }
@@ -144,7 +147,7 @@ impl Run<'_> {
             self.note_recovery(step, took);
         }
         self.lost = ready.after.is_none();
-        if ready.after.is_none_or(|took| took > HEAL_LIMIT) {
+        if ready.after.is_none_or(|took| took > HEAL_LIMIT * self.plan.patience) {
             let what = format!(
                 "all nodes were ready after {:?}:\n{}",
                 ready.after,
@@ -220,7 +223,7 @@ impl Run<'_> {
         let Self { plan, began, intervals, mut report, work, mut arena, .. } = self;
         report.took = began.elapsed();
         let seen = watch.finish().await?;
-        let (judged, violations) = contract::judge(&intervals, &seen, began);
+        let (judged, violations) = contract::judge(&intervals, &seen, began, plan.patience);
         report.violations.extend(violations);
         let verdict = work.finish(&arena).await.context("the final reads")?;
         report.totals = (verdict.counts.operations, verdict.counts.changes);

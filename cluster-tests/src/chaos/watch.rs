@@ -39,6 +39,8 @@ const STATES_MAX: usize = 100_000;
 /// Longest wait for one look whether a node is ready: a write, a read and its status. How fast it is then is not asked.
 const READY_LOOK_LIMIT: Duration = Duration::from_secs(4);
 const READY_PAUSE: Duration = Duration::from_millis(20);
+/// Times the limit of L2 after which it is not waited for any longer.
+const GIVE_UP: u32 = 4;
 
 /// One request and what became of it.
 #[derive(Debug, Clone, Copy)]
@@ -227,14 +229,14 @@ async fn states(node: usize, caller: Caller, seen: Arc<Seen>, stop: Arc<AtomicBo
 /// What became of waiting for all nodes.
 #[derive(Debug)]
 pub struct Ready {
-    /// From the end of the faults until the last node was ready; `None`: not within twice the limit.
+    /// From the end of the faults until the last node was ready; `None`: not within four times the limit.
     pub after: Option<Duration>,
     /// What nodes that were late said of themselves meanwhile.
     pub notes: Vec<String>,
 }
 
 /// Waits until every original member serves reads and writes and knows a leader of each group (contract L2), at most
-/// twice the limit: later, the time is not even known.
+/// four times the limit: later, the time is not even known.
 ///
 /// # Errors
 /// The key of the administrator cannot be loaded.
@@ -250,7 +252,7 @@ pub async fn all_ready(arena: &Arena, since: Instant) -> Result<Ready> {
 async fn ready(node: usize, caller: &Caller, since: Instant) -> (bool, Vec<String>) {
     let mut notes = Vec::new();
     let mut next_note = HEAL_LIMIT / 2;
-    while since.elapsed() < 2 * HEAL_LIMIT {
+    while since.elapsed() < GIVE_UP * HEAL_LIMIT {
         let mut doing = "status";
         let asked =
             tokio::time::timeout(READY_LOOK_LIMIT, is_ready(node, caller, &mut doing)).await;

@@ -171,10 +171,15 @@ impl Link {
 
     /// Writes a chunk as slicer, bandwidth and data limit allow.
     async fn pass(&mut self, bytes: &[u8], to: &mut WriteHalf<'_>) -> io::Result<Option<End>> {
-        let slicer = self.of(Kind::Slicer).map(|toxic| toxic.attributes);
-        let rate = self.of(Kind::Bandwidth).map(|toxic| toxic.attributes.rate.max(1));
+        let mut slicer = self.of(Kind::Slicer).map(|toxic| toxic.attributes);
+        let mut rate = self.of(Kind::Bandwidth).map(|toxic| toxic.attributes.rate.max(1));
         let mut rest = bytes;
         while !rest.is_empty() {
+            // A toxic that was taken away lets go of the chunk it had in hand, as Toxiproxy's do.
+            if self.toxics.has_changed().unwrap_or(true) {
+                slicer = self.of(Kind::Slicer).map(|toxic| toxic.attributes);
+                rate = self.of(Kind::Bandwidth).map(|toxic| toxic.attributes.rate.max(1));
+            }
             let size = slicer.map_or(rest.len(), |slicer| {
                 let spread = slicer.size_variation.min(slicer.average_size);
                 let low = slicer.average_size.saturating_sub(spread).max(1);

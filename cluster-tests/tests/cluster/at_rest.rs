@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 #[tokio::test]
 async fn nothing_that_was_stored_is_readable_on_disk() -> Result<()> {
-    let settings = [("raft.snapshot_after_entries", "50")];
+    let settings = [("raft.snapshot_after_entries", "50"), ("storage.reserve_mib", "16")];
     let mut cluster = Cluster::prepare(3, &settings).await?;
     for node in &mut cluster.nodes {
         // Where programs leave what they need for a moment.

@@ -26,6 +26,8 @@ const DISK_MIB: u32 = 224;
 const RESERVE_MIB: u64 = 64;
 /// Longest time until a node has seen that its disk is full, or is not.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
+/// When every node has heard that another one has room again.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
 const WRITERS: usize = 4;
 
 /// Nodes on small file systems.
@@ -155,6 +157,8 @@ async fn one_full_disk_stops_nobody_and_all_full_disks_stop_writes_alone() -> Re
         full.empty(node)?;
         full.says_full(node, false, NOTICE_LIMIT).await.context(role)?;
         full.cluster.ready_within(HEAL_LIMIT).await?;
+        // The others hear of it with a question for freshness; until then they count this disk as full.
+        tokio::time::sleep(HEARD_WITHIN).await;
     }
     let written = load.finish().await?;
     full.cluster.same_state().await?;

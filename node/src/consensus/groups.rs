@@ -227,7 +227,7 @@ impl Consensus {
         let times = &self.config.raft;
         let policy = purge::Policy {
             kept: (times.snapshot_after_entries / 2).max(16),
-            answered_within: Duration::from_millis(2 * times.election_timeout_max_ms),
+            answered_within: limits::LOG_HELD_FOR,
         };
         let (purging, stop) = (purge::keep_purged(raft.clone(), policy), self.stop.clone());
         self.tasks.spawn(async move {
