@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cluster::Registry,
-    database,
+    database, limits,
     names::{DatabaseId, GroupId, NodeId},
     results,
     storage::{Batch, ControlFlow, Durability, Overlay, Read, Space},
