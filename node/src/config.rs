@@ -209,6 +209,9 @@ pub struct Raft {
     pub election_timeout_max_ms: u64,
     /// Entries after the last snapshot that make the next one due.
     pub snapshot_after_entries: u64,
+    /// How long ago a follower may have answered last for a leader to hold entries for it. One that stores a large
+    /// snapshot on a busy machine answers late; one that is silent for longer gets a snapshot when it returns.
+    pub hold_entries_ms: u64,
 }
 
 impl Default for Raft {
@@ -218,6 +221,7 @@ impl Default for Raft {
             election_timeout_min_ms: 600,
             election_timeout_max_ms: 1200,
             snapshot_after_entries: 10_000,
+            hold_entries_ms: 30_000,
         }
     }
 }
@@ -840,6 +844,13 @@ impl Config {
                 "raft.snapshot_after_entries",
                 "is 0".into(),
                 "choose 1 or more; 10000 is usual",
+            );
+        }
+        if raft.hold_entries_ms > 3_600_000 {
+            refuse(
+                "raft.hold_entries_ms",
+                "is out of bounds".into(),
+                "choose at most 3600000; 30000 is usual",
             );
         }
     }

@@ -152,9 +152,6 @@ pub const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LOG_CACHE_GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of recent log entries that all groups together keep in memory, besides those that are not written yet.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long ago a follower may have answered last for entries to be held for it: one that stores a large snapshot on a busy
-/// machine answers late.
-pub const LOG_HELD_FOR: Duration = Duration::from_secs(30);
 /// Log entries of a snapshot that a leader holds for a follower which is being brought up.
 pub const LOG_ENTRIES_HELD_MAX: u64 = 20_000;
 /// Calls that wait for an answer on one peer channel.

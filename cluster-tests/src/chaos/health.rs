@@ -205,7 +205,7 @@ mod tests {
         check(&[cut(1, 0), cut(2, 0)], &[1, 2], &[0]);
         check(&[cut(0, 1)], &[0, 2], &[]);
         check(&[cut(0, 1), cut(1, 2), cut(2, 0)], &[], &[0, 1, 2]);
-        check(&[Action::Impair(0, 1, Fate::Lose(30))], &[0, 2], &[]);
+        check(&[Action::Impair(0, 1, Fate::Lose(30))], &[], &[]);
         check(&[cut(0, 1), Action::Mend(0, 1)], &[0, 2], &[]);
         check(&[Action::Join], &[], &[]);
     }

@@ -140,7 +140,11 @@ async fn survive(points: &[(&str, Way)]) -> Result<()> {
 
 impl Ordeal {
     async fn start() -> Result<Self> {
-        let settings = [("raft.snapshot_after_entries", SNAPSHOT_AFTER.to_string())];
+        // A node that was down for a moment is to need a snapshot.
+        let settings = [
+            ("raft.snapshot_after_entries", SNAPSHOT_AFTER.to_string()),
+            ("raft.hold_entries_ms", "500".to_owned()),
+        ];
         let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
         let mut cluster = Cluster::start_with(3, &settings).await?;
         cluster.expect_in_logs("FAILPOINTS is set");
