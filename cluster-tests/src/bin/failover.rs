@@ -19,6 +19,6 @@ async fn main() -> Result<()> {
     let kills = Arguments::parse().kills;
     let times = measure(kills, |line| println!("{line}")).await?;
     let [least, median, late, most] = figures(&times).context("no kill, no figures")?;
-    println!("{kills} kills: min {least:.0?}, median {median:.0?}, p99 {late:.0?}, max {most:.0?}");
+    println!("{kills} kills: min {least:.2?}, median {median:.2?}, p99 {late:.2?}, max {most:.2?}");
     Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::{
     arena::{Arena, DATABASE, MEMBERS},
     fault::{Action, Group},
-    watch::all_ready,
+    watch::{PLANTED, all_ready},
 };
 use crate::{
     caller::{Caller, put_request},
@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The cluster does not come back within the contract's limit.
 pub async fn measure(kills: usize, tell: fn(&str)) -> Result<Vec<Duration>> {
     let mut arena = Arena::start().await?;
+    // What a node that is ready has to be able to read.
+    arena.cluster.admin(0)?.put(DATABASE, PLANTED, "{}").await?;
     let mut times = Vec::new();
     for kill in 0..kills {
         let group = if kill % 2 == 0 { Group::Database } else { Group::Cluster };
@@ -39,7 +41,7 @@ pub async fn measure(kills: usize, tell: fn(&str)) -> Result<Vec<Duration>> {
         arena.act(&Action::Kill(leader)).await?;
         next_write(&others, kill).await.with_context(|| format!("kill {kill}"))?;
         let took = began.elapsed();
-        tell(&format!("kill {kill}: n{}, leader of {group:?}: {took:.0?}", leader + 1));
+        tell(&format!("kill {kill}: n{}, leader of {group:?}: {took:.2?}", leader + 1));
         times.push(took);
         arena.heal().await?;
         let ready = all_ready(&arena, Instant::now()).await?;
