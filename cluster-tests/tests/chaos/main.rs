@@ -10,6 +10,7 @@ use cluster_tests::{
         report::End,
         run::{Length, Plan, run},
     },
+    disks::not_run,
     net,
 };
 
@@ -21,7 +22,7 @@ const SEED: u64 = 5;
 async fn every_kind_of_fault_leaves_the_contract_standing() -> Result<()> {
     if let Err(why) = net::available() {
         for kind in Kind::ALL {
-            eprintln!("NOT RUN: {}: {why:#}", kind.name());
+            not_run(&kind.name(), &format!("{why:#}"));
         }
         eprintln!("{} of {} kinds not run", Kind::ALL.len(), Kind::ALL.len());
         return Ok(());
@@ -39,6 +40,9 @@ async fn every_kind_of_fault_leaves_the_contract_standing() -> Result<()> {
         tell: |line| eprintln!("{line}"),
     };
     let report = run(&plan).await?;
+    for (kind, why) in &report.not_run {
+        not_run(&kind.name(), why);
+    }
     eprintln!("{}", report.text());
     anyhow::ensure!(report.end() == End::Passed, "{}", report.text());
     Ok(())

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use cluster_tests::{
     caller::{Caller, reason, request_id},
     cluster::Cluster,
+    disks::not_run,
     node::Node,
     wait::eventually,
     workload::Load,
@@ -405,14 +406,13 @@ fn readable_by_nobody(pid: u32) -> Result<bool> {
     Ok(Command::new("setpriv").args(as_nobody).status()?.success())
 }
 
-#[allow(clippy::print_stderr)] // What was not run is said.
 #[tokio::test]
 async fn a_user_cannot_attach_to_a_node_of_their_own() -> Result<()> {
     // Who this is: the owner of a file that was just made.
     let own = tempfile::NamedTempFile::new()?;
     let uid = std::os::unix::fs::MetadataExt::uid(&own.as_file().metadata()?);
     if uid != 0 || Command::new("setpriv").arg("--version").output().is_err() {
-        eprintln!("NOT RUN: attaching as the node's own user: needs root and setpriv");
+        not_run("attaching as the node's own user", "needs root and setpriv");
         return Ok(());
     }
     let cluster = Cluster::prepare(1, &[]).await?;
