@@ -21,5 +21,6 @@ pub mod own_certificate;
 pub mod results;
 pub mod second_factor;
 pub mod storage;
+pub mod studio;
 pub mod telemetry;
 pub mod tls;

@@ -368,3 +368,6 @@ pub const BACKUP_CHUNK_BYTES: usize = 64 * 1024;
 pub const BACKUP_CHUNK_BYTES_MIN: usize = 1024;
 /// Most bytes of content in a chunk of an encrypted backup: what a reader keeps in memory.
 pub const BACKUP_CHUNK_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most bytes of a form of the Studio: a document at its bound, in a form's encoding.
+pub const STUDIO_FORM_BYTES_MAX: usize = 20 * 1024 * 1024;

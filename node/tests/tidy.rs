@@ -26,6 +26,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &["audit", "authz", "certificates", "limits", "names", "results", "storage"]),
     ("database", &["authz", "limits", "names", "results", "storage"]),
     ("config", &["limits", "names"]),
+    // A client of the contract in this process: it knows no other layer.
+    ("studio", &["limits"]),
     ("telemetry", &["config", "limits", "names"]),
     (
         "consensus",
@@ -78,6 +80,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "results",
             "second_factor",
             "storage",
+            "studio",
             "telemetry",
             "tls",
         ],

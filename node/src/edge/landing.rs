@@ -20,6 +20,7 @@ h2 { font-size: 1.1rem; margin-top: 2rem; }
 <h1>Rookery</h1>
 <p>This is a node of a Rookery document database. It knows callers by their client certificate and by nothing else:
 there is no password and no sign-up.</p>
+<p><a href="/studio">Open the Studio</a> if your browser has a certificate of this cluster.</p>
 <h2>With a certificate package</h2>
 <p>An administrator of the cluster generates a package for you, <code>&lt;name&gt;.zip</code>, and tells you its password.</p>
 <pre>rookery context import alice.zip

@@ -74,6 +74,7 @@ use crate::{
         code_checks::CodeChecks, engine::Engine, metrics::Metrics, recognition::Recognition,
         work::Work,
     },
+    studio,
     tls::CurrentIdentity,
 };
 
@@ -120,7 +121,9 @@ pub fn client_router(edge: &Arc<Edge>) -> Result<Router, tonic_reflection::serve
     let count = middleware::from_fn_with_state(edge.metrics.clone(), call::call);
     // gRPC calls an unknown method of a known service UNIMPLEMENTED itself; `fallback` answers the rest.
     let expiry = middleware::from_fn_with_state(edge.clone(), own_expiry::refuse);
-    let router = router.route("/", get(landing::page)).fallback(landing::unknown);
+    // The Studio is a client of these services like any other, and its own calls pass the same layers.
+    let studio = studio::router(router.clone().layer(count.clone()));
+    let router = router.merge(studio).route("/", get(landing::page)).fallback(landing::unknown);
     Ok(router.layer(expiry).layer(count))
 }
 

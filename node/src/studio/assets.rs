@@ -1,0 +1,71 @@
+//! Stylesheet, script and icon: part of the binary, named by their content, so that browsers keep them for good.
+
+use std::sync::LazyLock;
+
+use axum::{
+    extract::Path,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use sha2::{Digest as _, Sha256};
+
+use super::answer;
+
+struct Asset {
+    name: String,
+    kind: &'static str,
+    content: &'static str,
+}
+
+impl Asset {
+    fn new(stem: &str, ending: &str, kind: &'static str, content: &'static str) -> Self {
+        let digest = hex::encode(&Sha256::digest(content)[..6]);
+        Self { name: format!("{stem}-{digest}.{ending}"), kind, content }
+    }
+}
+
+static STYLE: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("style", "css", "text/css; charset=utf-8", include_str!("assets/style.css"))
+});
+static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("script", "js", "text/javascript; charset=utf-8", include_str!("assets/script.js"))
+});
+static ICON: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")));
+
+/// The path of the stylesheet.
+#[must_use]
+pub fn style() -> String {
+    path(&STYLE)
+}
+
+/// The path of the script.
+#[must_use]
+pub fn script() -> String {
+    path(&SCRIPT)
+}
+
+/// The path of the icon.
+#[must_use]
+pub fn icon() -> String {
+    path(&ICON)
+}
+
+fn path(asset: &Asset) -> String {
+    format!("/studio/assets/{}", asset.name)
+}
+
+/// `GET /studio/assets/{name}`. Public: they hold nothing of the cluster.
+pub async fn serve(Path(name): Path<String>) -> Response {
+    let Some(asset) = [&STYLE, &SCRIPT, &ICON].into_iter().find(|asset| asset.name == name) else {
+        return answer::plain_refusal(StatusCode::NOT_FOUND, "There is no such file here.");
+    };
+    let mut response = asset.content.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.kind));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("public, max-age=31536000, immutable"),
+    );
+    response
+}

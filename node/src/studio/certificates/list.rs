@@ -1,0 +1,211 @@
+//! The list: banner, groups, search, filters, order, pages.
+
+use askama::Template;
+use axum::extract::Query;
+use rookery_proto::security::v1::{
+    CertificateSort, CertificateState, Clearance, ListCertificatesRequest,
+    ListNotificationsRequest, ListServerCertificatesRequest, Notification, ServerCertificate,
+};
+use serde::Deserialize;
+
+use super::{Shown, state_class};
+use crate::studio::{
+    answer::{Answer, Refused, page as answer_page},
+    visit::{Frame, Visit},
+    words,
+};
+
+/// Certificates a page.
+const PAGE_SIZE: u32 = 50;
+
+/// Lines of the banner.
+const NOTICES_MAX: u32 = 5;
+
+/// What is asked for; empty fields ask for nothing.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub struct Asked {
+    q: String,
+    clearance: String,
+    database: String,
+    state: String,
+    sort: String,
+    page: String,
+}
+
+impl Asked {
+    fn request(&self) -> ListCertificatesRequest {
+        let (sort, descending) = match self.sort.strip_prefix('-') {
+            Some(sort) => (sort, true),
+            None => (self.sort.as_str(), false),
+        };
+        let clearance = match self.clearance.as_str() {
+            "user" => Clearance::User,
+            "operator" => Clearance::Operator,
+            "cluster-admin" => Clearance::ClusterAdmin,
+            "cluster-node" => Clearance::ClusterNode,
+            _ => Clearance::Unspecified,
+        };
+        let state = match self.state.as_str() {
+            "valid" => CertificateState::Valid,
+            "expiring" => CertificateState::Expiring,
+            "expired" => CertificateState::Expired,
+            "not-yet-valid" => CertificateState::NotYetValid,
+            "disabled" => CertificateState::Disabled,
+            _ => CertificateState::Unspecified,
+        };
+        let sort = match sort {
+            "expiry" => CertificateSort::Expiry,
+            "created" => CertificateSort::Created,
+            _ => CertificateSort::Name,
+        };
+        let words = self.q.trim();
+        // Many hexadecimal digits are the beginning of a thumbprint, everything else is part of a name.
+        let digits = words.replace([':', ' '], "");
+        let is_thumbprint =
+            digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        ListCertificatesRequest {
+            page_size: PAGE_SIZE,
+            page_token: self.page.clone(),
+            clearance: clearance.into(),
+            database: self.database.trim().to_owned(),
+            name_contains: if is_thumbprint { String::new() } else { words.to_owned() },
+            thumbprint_prefix: if is_thumbprint { digits } else { String::new() },
+            state: state.into(),
+            expiring_within_seconds: 0,
+            sort: sort.into(),
+            descending,
+        }
+    }
+
+    /// The path of this list with another order or page.
+    fn path(&self, sort: &str, page: &str) -> String {
+        let pairs = [
+            ("q", self.q.as_str()),
+            ("clearance", &self.clearance),
+            ("database", &self.database),
+            ("state", &self.state),
+            ("sort", sort),
+            ("page", page),
+        ];
+        format!("/studio/certificates{}", words::query(&pairs))
+    }
+
+    /// The path that orders by a column, the other way round where it is ordered by it already.
+    fn by(&self, column: &str) -> String {
+        let sort = if self.sort == column { format!("-{column}") } else { column.to_owned() };
+        self.path(&sort, "")
+    }
+
+    fn order(&self, column: &str) -> &'static str {
+        let (sort, way) = match self.sort.strip_prefix('-') {
+            Some(sort) => (sort, "descending"),
+            None => (self.sort.as_str(), "ascending"),
+        };
+        let sort = if sort.is_empty() { "name" } else { sort };
+        if sort == column { way } else { "none" }
+    }
+
+    fn is_filtered(&self) -> bool {
+        [&self.q, &self.clearance, &self.database, &self.state].into_iter().any(|it| !it.is_empty())
+    }
+}
+
+#[derive(Template)]
+#[template(path = "certificates/list.html")]
+struct List {
+    frame: Frame,
+    asked: Asked,
+    certificates: Vec<Shown>,
+    next: String,
+    servers: Vec<Server>,
+    notices: Vec<Notification>,
+}
+
+struct Server {
+    it: ServerCertificate,
+    now: i64,
+}
+
+impl Server {
+    fn class(&self) -> &'static str {
+        state_class(&self.it.state)
+    }
+
+    fn expires(&self) -> String {
+        format!(
+            "{} · {}",
+            words::date(self.it.not_after_unix_ms),
+            words::relative(self.it.not_after_unix_ms, self.now)
+        )
+    }
+
+    fn from(&self) -> String {
+        words::date(self.it.not_before_unix_ms)
+    }
+
+    fn short(&self) -> &str {
+        words::short(&self.it.thumbprint)
+    }
+}
+
+const CLEARANCES: [(&str, &str); 5] = [
+    ("", "any"),
+    ("user", "User"),
+    ("operator", "Operator"),
+    ("cluster-admin", "Cluster Admin"),
+    ("cluster-node", "Cluster Node"),
+];
+
+const STATES: [(&str, &str); 6] = [
+    ("", "any"),
+    ("valid", "valid"),
+    ("expiring", "expiring"),
+    ("expired", "expired"),
+    ("not-yet-valid", "not yet valid"),
+    ("disabled", "disabled"),
+];
+
+/// `GET /studio/certificates`.
+pub async fn page(visit: Visit, Query(asked): Query<Asked>) -> Answer {
+    let Visit { calls, frame } = visit;
+    let refused = Refused::on(&frame);
+    let found =
+        calls.security().list_certificates(asked.request()).await.map_err(&refused)?.into_inner();
+    let servers = match frame.may("view-server-certificate-replacement") {
+        true => {
+            let asked = ListServerCertificatesRequest {};
+            calls
+                .server_certificates()
+                .list_server_certificates(asked)
+                .await
+                .map_err(&refused)?
+                .into_inner()
+                .certificates
+        }
+        false => Vec::new(),
+    };
+    let asked_notices =
+        ListNotificationsRequest { page_size: NOTICES_MAX, page_token: String::new() };
+    let notices = calls
+        .trust()
+        .list_notifications(asked_notices)
+        .await
+        .map_err(&refused)?
+        .into_inner()
+        .notifications;
+    drop(refused);
+    let next = match found.next_page_token.as_str() {
+        "" => String::new(),
+        token => asked.path(&asked.sort, token),
+    };
+    let now = frame.now();
+    Ok(answer_page(&List {
+        certificates: found.certificates.into_iter().map(|it| Shown::new(it, &frame)).collect(),
+        servers: servers.into_iter().map(|it| Server { it, now }).collect(),
+        next,
+        notices,
+        asked,
+        frame,
+    }))
+}

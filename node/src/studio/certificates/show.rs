@@ -1,0 +1,120 @@
+//! One certificate: what it is, what it may, what was done with it.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::Query;
+use rookery_proto::{
+    audit::v1::{Filter, ListRecordsRequest},
+    log::v1::AuditRecord,
+    security::v1::{ExplainRequest, Explanation, GetCertificateRequest},
+};
+use serde::Deserialize;
+
+use super::Shown;
+use crate::studio::{
+    answer::{Answer, Refused, page as answer_page},
+    visit::{Frame, Visit},
+    words,
+};
+
+/// Rows of the audit log on the page.
+const AUDIT_ROWS: u32 = 20;
+
+/// Which one.
+#[derive(Debug, Deserialize)]
+pub struct Which {
+    /// Its thumbprint.
+    pub t: String,
+}
+
+#[derive(Template)]
+#[template(path = "certificates/show.html")]
+struct Show {
+    frame: Frame,
+    c: Shown,
+    pem: String,
+    server: Vec<Explanation>,
+    databases: Vec<(String, Vec<Explanation>)>,
+    audit: Vec<AuditRow>,
+}
+
+struct AuditRow {
+    at: String,
+    operation: String,
+    actor: String,
+    outcome: &'static str,
+    denied: bool,
+}
+
+impl AuditRow {
+    fn of(record: AuditRecord) -> Self {
+        use rookery_proto::log::v1::AuditOutcome as Outcome;
+        let outcome = Outcome::try_from(record.outcome).unwrap_or(Outcome::Unspecified);
+        Self {
+            at: words::date(record.at_unix_ms),
+            operation: record.operation,
+            actor: record.actor_name,
+            denied: outcome == Outcome::Denied,
+            outcome: outcome_word(outcome),
+        }
+    }
+}
+
+fn outcome_word(outcome: rookery_proto::log::v1::AuditOutcome) -> &'static str {
+    use rookery_proto::log::v1::AuditOutcome as Outcome;
+    match outcome {
+        Outcome::Applied => "applied",
+        Outcome::Started => "started",
+        Outcome::Denied => "denied",
+        Outcome::Refused => "refused",
+        Outcome::Unspecified => words::NONE,
+    }
+}
+
+/// `GET /studio/certificate?t=`.
+pub async fn page(visit: Visit, Query(which): Query<Which>) -> Answer {
+    let Visit { calls, frame } = visit;
+    let refused = Refused::on(&frame);
+    let asked = GetCertificateRequest { thumbprint: which.t };
+    let found = calls.security().get_certificate(asked).await.map_err(&refused)?.into_inner();
+    let certificate = found.certificate.unwrap_or_default();
+    let explain = |database: &str| ExplainRequest {
+        thumbprint: certificate.thumbprint.clone(),
+        operation: String::new(),
+        database: database.to_owned(),
+    };
+    let told = calls.trust().explain(explain("")).await.map_err(&refused)?.into_inner();
+    let server = told.explanations.into_iter().filter(|it| it.allowed).collect();
+    let mut databases = BTreeMap::new();
+    for grant in &certificate.grants {
+        let told =
+            calls.trust().explain(explain(&grant.database)).await.map_err(&refused)?.into_inner();
+        let allowed =
+            told.explanations.into_iter().filter(|it| it.allowed && it.scope == "database");
+        databases.insert(grant.database.clone(), allowed.collect());
+    }
+    let mut audit = Vec::new();
+    if frame.may("view-audit") {
+        let filter = Filter { target: certificate.thumbprint.clone(), ..Filter::default() };
+        let asked = ListRecordsRequest {
+            filter: Some(filter),
+            page_size: AUDIT_ROWS,
+            ..ListRecordsRequest::default()
+        };
+        let records =
+            calls.audit().list_records(asked).await.map_err(&refused)?.into_inner().records;
+        audit = records.into_iter().map(AuditRow::of).collect();
+    }
+    drop(refused);
+    let pem = crate::studio::certificates::pem(&certificate.der);
+    let c = Shown::new(certificate, &frame);
+    Ok(answer_page(&Show {
+        frame,
+        c,
+        pem,
+        server,
+        databases: databases.into_iter().collect(),
+        audit,
+    }))
+}

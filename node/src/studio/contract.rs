@@ -1,0 +1,120 @@
+//! The contract's clients, inside this process and in the name of a connection.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use axum::{Router, routing::future::RouteFuture};
+use http::{Extensions, HeaderMap, HeaderValue, header};
+use rookery_proto::{
+    audit::v1::audit_service_client::AuditServiceClient,
+    cluster::v1::cluster_service_client::ClusterServiceClient,
+    database::v1::database_service_client::DatabaseServiceClient,
+    document::v1::document_service_client::DocumentServiceClient,
+    security::v1::{
+        security_service_client::SecurityServiceClient,
+        server_certificate_service_client::ServerCertificateServiceClient,
+        trust_service_client::TrustServiceClient,
+    },
+};
+use tower::Service;
+
+use crate::limits;
+
+/// The header that carries the token of a second-factor session.
+const SESSION_HEADER: &str = "x-rookery-session";
+
+/// The cookie of a browser that holds the same token. `__Host-`: only over TLS, only for this host (RFC 6265bis, 4.1.3).
+pub const SESSION_COOKIE: &str = "__Host-rookery-session";
+
+/// The gRPC services of this process.
+#[derive(Clone)]
+pub struct Contract(Router);
+
+impl Contract {
+    /// From the router of the services.
+    #[must_use]
+    pub fn new(services: Router) -> Self {
+        Self(services)
+    }
+
+    /// Calls in the name of the connection that a request came on.
+    #[must_use]
+    pub fn calls(&self, extensions: &Extensions, headers: &HeaderMap) -> Calls {
+        Calls {
+            services: self.0.clone(),
+            extensions: extensions.clone(),
+            session: session(headers),
+        }
+    }
+}
+
+/// A channel for the generated clients: what a call sends goes to the services with the connection of the page's request.
+#[derive(Clone)]
+pub struct Calls {
+    services: Router,
+    /// Connection and certificate, as the listener put them on the page's request.
+    extensions: Extensions,
+    session: Option<HeaderValue>,
+}
+
+impl Service<http::Request<tonic::body::Body>> for Calls {
+    type Response = axum::response::Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(())) // A router is always ready.
+    }
+
+    fn call(&mut self, mut request: http::Request<tonic::body::Body>) -> Self::Future {
+        request.extensions_mut().extend(self.extensions.clone());
+        if let Some(session) = &self.session {
+            request.headers_mut().insert(SESSION_HEADER, session.clone());
+        }
+        Service::call(&mut self.services, request)
+    }
+}
+
+/// Makes a method that gives the client of a service.
+macro_rules! clients {
+    ($($(#[$doc:meta])* $name:ident: $client:ident;)*) => {
+        impl Calls {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(&self) -> $client<Self> {
+                $client::new(self.clone())
+                    .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+            })*
+        }
+    };
+}
+
+clients! {
+    /// Certificates.
+    security: SecurityServiceClient;
+    /// Explanations, policy, notices.
+    trust: TrustServiceClient;
+    /// The nodes' own certificates.
+    server_certificates: ServerCertificateServiceClient;
+    /// Databases.
+    databases: DatabaseServiceClient;
+    /// Documents.
+    documents: DocumentServiceClient;
+    /// Nodes and groups.
+    cluster: ClusterServiceClient;
+    /// The audit trail.
+    audit: AuditServiceClient;
+}
+
+/// The session's token among the cookies of a request.
+fn session(headers: &HeaderMap) -> Option<HeaderValue> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies
+        .flat_map(|cookies| cookies.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    let (_, token) = pairs.find(|(name, _)| *name == SESSION_COOKIE)?;
+    HeaderValue::from_str(token).ok()
+}
