@@ -71,6 +71,7 @@ no_request_ids!(
     database::ListDatabasesRequest,
     database::GetDatabaseRequest,
     database::GetDatabaseRecordRequest,
+    security::InspectCertificateRequest,
     security::ListCertificatesRequest,
     security::GetCertificateRequest,
     security::ExportServerCertificatesRequest,
@@ -176,6 +177,8 @@ methods!(database::database_service_client::DatabaseServiceClient {
 methods!(security::security_service_client::SecurityServiceClient {
     /// Makes, registers and returns a certificate; its key is given once.
     generate_certificate(GenerateCertificateRequest) -> GenerateCertificateResponse secret;
+    /// What an upload holds; registers nothing.
+    inspect_certificate(InspectCertificateRequest) -> InspectCertificateResponse;
     /// Registers the public part of an existing certificate.
     upload_certificate(UploadCertificateRequest) -> UploadCertificateResponse;
     /// Lists certificates, one page a call.

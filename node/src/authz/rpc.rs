@@ -69,6 +69,7 @@ pub const RPCS: &[(&str, RpcRule)] = {
         ("rookery.security.v1.SecondFactorService/Remove", Server(S::RemoveTwoFactor)),
         ("rookery.security.v1.SecondFactorService/GetSecondFactorStatus", Server(S::ViewTwoFactor)),
         ("rookery.security.v1.SecurityService/GenerateCertificate", Server(S::GenerateCertificate)),
+        ("rookery.security.v1.SecurityService/InspectCertificate", Server(S::UploadCertificate)),
         ("rookery.security.v1.SecurityService/UploadCertificate", Server(S::UploadCertificate)),
         ("rookery.security.v1.SecurityService/ListCertificates", Server(S::ListCertificates)),
         ("rookery.security.v1.SecurityService/GetCertificate", Server(S::ViewCertificate)),

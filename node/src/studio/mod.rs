@@ -22,8 +22,13 @@
 
 pub mod answer;
 pub mod assets;
+mod audit;
 mod certificates;
+mod cluster;
 pub mod contract;
+mod databases;
+mod documents;
+mod form;
 mod guard;
 mod overview;
 mod visit;
@@ -41,22 +46,61 @@ use crate::limits;
 
 /// The pages, as a client of `contract`: the router of the gRPC services, with the layers that every call passes.
 pub fn router(contract: Router) -> Router {
-    use certificates as certs;
     Router::new()
         .route("/studio", get(overview::page))
-        .route("/studio/certificates", get(certs::list::page))
-        .route("/studio/certificate", get(certs::show::page))
-        .route(
-            "/studio/certificates/generate",
-            get(certs::generate::form).post(certs::generate::submit),
-        )
-        .route("/studio/certificate/state", post(certs::change::set_state))
-        .route(
-            "/studio/certificate/delete",
-            get(certs::change::delete_form).post(certs::change::delete),
-        )
+        .merge(certificate_pages())
+        .merge(database_pages())
+        .merge(cluster_pages())
         .route("/studio/assets/{name}", get(assets::serve))
         .layer(middleware::from_fn(guard::guard))
         .layer(DefaultBodyLimit::max(limits::STUDIO_FORM_BYTES_MAX))
         .with_state(Contract::new(contract))
+}
+
+fn certificate_pages() -> Router<Contract> {
+    use certificates as of;
+    Router::new()
+        .route("/studio/certificates", get(of::list::page))
+        .route("/studio/certificates/generate", get(of::generate::form).post(of::generate::submit))
+        .route("/studio/certificates/upload", get(of::upload::form).post(of::upload::file))
+        .route("/studio/certificates/register", post(of::upload::register))
+        .route("/studio/certificates/export", get(of::export::form).post(of::export::file))
+        .route("/studio/certificates/purge", get(of::purge::form).post(of::purge::purge))
+        .route("/studio/certificates/server", get(of::server::page).post(of::server::replace))
+        .route("/studio/certificates/server/abort", post(of::server::abort))
+        .route("/studio/certificate", get(of::show::page))
+        .route("/studio/certificate/edit", get(of::edit::form).post(of::edit::submit))
+        .route(
+            "/studio/certificate/clone",
+            get(of::generate::clone_form).post(of::generate::clone_submit),
+        )
+        .route("/studio/certificate/state", post(of::change::set_state))
+        .route("/studio/certificate/delete", get(of::change::delete_form).post(of::change::delete))
+}
+
+fn database_pages() -> Router<Contract> {
+    Router::new()
+        .route("/studio/databases", get(databases::page))
+        .route("/studio/databases/create", get(databases::create_form).post(databases::create))
+        .route("/studio/database", get(databases::show))
+        .route("/studio/database/state", post(databases::set_state))
+        .route("/studio/database/access", post(databases::set_access))
+        .route("/studio/database/delete", get(databases::delete_form).post(databases::delete))
+        .route("/studio/documents", get(documents::page))
+        .route("/studio/documents/create", get(documents::create_form))
+        .route("/studio/documents/export", get(documents::export))
+        .route("/studio/document", get(documents::show).post(documents::put))
+        .route("/studio/document/delete", post(documents::delete))
+}
+
+fn cluster_pages() -> Router<Contract> {
+    Router::new()
+        .route("/studio/cluster", get(cluster::page))
+        .route("/studio/cluster/token", post(cluster::create_token))
+        .route("/studio/cluster/token/revoke", post(cluster::revoke_token))
+        .route("/studio/cluster/node", get(cluster::change_form).post(cluster::change))
+        .route("/studio/audit", get(audit::page))
+        .route("/studio/audit/live", get(audit::live))
+        .route("/studio/audit/verify", post(audit::verify))
+        .route("/studio/audit/export", post(audit::export))
 }

@@ -17,9 +17,10 @@ use rookery_proto::{
         EditCertificateRequest, EditCertificateResponse, EnableCertificateRequest,
         EnableCertificateResponse, ExportServerCertificatesRequest,
         ExportServerCertificatesResponse, GenerateCertificateRequest, GenerateCertificateResponse,
-        GetCertificateRequest, GetCertificateResponse, ListCertificatesRequest,
-        ListCertificatesResponse, PurgeCertificatesRequest, PurgeCertificatesResponse,
-        UploadCertificateRequest, UploadCertificateResponse, WhoAmIRequest, WhoAmIResponse,
+        GetCertificateRequest, GetCertificateResponse, InspectCertificateRequest,
+        InspectCertificateResponse, ListCertificatesRequest, ListCertificatesResponse,
+        PurgeCertificatesRequest, PurgeCertificatesResponse, UploadCertificateRequest,
+        UploadCertificateResponse, WhoAmIRequest, WhoAmIResponse,
         security_service_server::SecurityService,
     },
 };
@@ -127,6 +128,22 @@ impl SecurityService for Security {
             package: made.archive,
             password: made.password.map_or_else(String::new, |made| made.expose().to_owned()),
             file_name: made.file_name,
+        }))
+    }
+
+    async fn inspect_certificate(
+        &self,
+        request: Request<InspectCertificateRequest>,
+    ) -> Result<Response<InspectCertificateResponse>, Status> {
+        let operation = ServerOperation::UploadCertificate;
+        let (_permit, context) = self.0.authorize_server(&request, operation).await?;
+        let asked = request.into_inner();
+        let upload = upload::read(&self.0, asked.certificate, asked.password).await?;
+        let certificates = upload.certificates.iter().map(|der| shown::inspected(der, context.at));
+        Ok(Response::new(InspectCertificateResponse {
+            certificates: certificates.collect::<Result<_, _>>().map_err(upload::refused)?,
+            private_key_dropped: upload.private_key_dropped,
+            authorities_skipped: u32::try_from(upload.authorities_skipped).unwrap_or(u32::MAX),
         }))
     }
 

@@ -27,3 +27,34 @@ document.addEventListener("keydown", (event) => {
     search.focus();
   }
 });
+
+// New rows of the audit log on top, at most 500, until paused.
+const live = document.querySelector("#live[data-live]");
+if (live) {
+  live.hidden = false;
+  let source = null;
+  live.addEventListener("click", () => {
+    if (source) {
+      source.close();
+      source = null;
+      live.textContent = "Follow";
+      return;
+    }
+    live.textContent = "Pause";
+    source = new EventSource(live.dataset.live);
+    const body = document.querySelector("#records");
+    source.addEventListener("message", (event) => {
+      const rows = document.createElement("tbody");
+      rows.innerHTML = event.data; // Escaped by the server, like every page.
+      body.prepend(...rows.children);
+      while (body.children.length > 500) {
+        body.lastElementChild.remove();
+      }
+    });
+    source.addEventListener("ended", () => {
+      source.close();
+      source = null;
+      live.textContent = "Follow";
+    });
+  });
+}

@@ -1,181 +1,196 @@
-//! Generate: a form, and once, the package with its key.
+//! Generate: a form, and once, the package with its key. Clone: the same with the rights of another certificate.
 
 use askama::Template;
-use axum::{Form, response::Response};
+use axum::{Form, extract::Query};
 use base64::Engine as _;
-use rookery_proto::{
-    database::v1::{Database, ListDatabasesRequest},
-    security::v1::{Access, Certificate, Clearance, GenerateCertificateRequest, Grant},
+use rookery_proto::security::v1::{
+    Certificate, CloneCertificateRequest, GenerateCertificateRequest, GetCertificateRequest,
 };
 use serde::Deserialize;
 use tonic::Status;
 
+use super::{
+    Shown,
+    fields::{ACCESSES, Fields, Sheet},
+    show::Which,
+};
 use crate::studio::{
     answer::{self, Answer, Refused},
-    contract::Calls,
     visit::{Frame, Visit},
     words,
 };
 
-/// Databases in the grid; with more of them, a name is written instead.
-const GRID_MAX: u32 = 200;
-
 /// Days that a client certificate lives unless something else is said: five years.
 const DAYS: &str = "1825";
-
-/// The fields as they were entered.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Entered {
-    name: String,
-    clearance: String,
-    /// `database=access` a line of the grid; empty access is none.
-    #[serde(flatten)]
-    grants: std::collections::BTreeMap<String, String>,
-    days: String,
-    password: String,
-    note: String,
-    owner: String,
-    csr: String,
-    compat: String,
-}
-
-/// What the fields of grants are called.
-const GRANT: &str = "grant:";
-
-impl Entered {
-    fn request(self) -> Result<GenerateCertificateRequest, Status> {
-        let clearance = match self.clearance.as_str() {
-            "user" => Clearance::User,
-            "operator" => Clearance::Operator,
-            "cluster-admin" => Clearance::ClusterAdmin,
-            _ => Clearance::Unspecified,
-        };
-        let days: u64 =
-            self.days.trim().parse().map_err(|_| {
-                Status::invalid_argument("The number of days is not a whole number.")
-            })?;
-        let grants = match clearance {
-            Clearance::User => self.grants(),
-            Clearance::Operator
-            | Clearance::ClusterAdmin
-            | Clearance::ClusterNode
-            | Clearance::Unspecified => Vec::new(),
-        };
-        Ok(GenerateCertificateRequest {
-            name: self.name,
-            clearance: clearance.into(),
-            grants,
-            lifetime_seconds: days.saturating_mul(24 * 3600),
-            password: self.password,
-            note: self.note,
-            owner: self.owner,
-            csr: self.csr.into_bytes(),
-            pfx_compat: !self.compat.is_empty(),
-            ..GenerateCertificateRequest::default()
-        })
-    }
-
-    fn grants(&self) -> Vec<Grant> {
-        let named = self.grants.iter().filter_map(|(field, access)| {
-            let database = field.strip_prefix(GRANT)?.to_owned();
-            let access = match access.as_str() {
-                "read" => Access::Read,
-                "read-write" => Access::ReadWrite,
-                "admin" => Access::Admin,
-                _ => return None,
-            };
-            Some(Grant { database, access: access.into() })
-        });
-        named.collect()
-    }
-
-    fn has(&self, database: &str, access: &str) -> bool {
-        self.grants.get(&format!("{GRANT}{database}")).map_or("", String::as_str) == access
-    }
-}
 
 #[derive(Template)]
 #[template(path = "certificates/generate.html")]
 struct FormPage {
     frame: Frame,
-    entered: Entered,
-    databases: Vec<Database>,
-    wrong: Option<(String, String)>,
+    sheet: Sheet,
+    days: String,
 }
 
-const ACCESSES: [(&str, &str); 4] =
-    [("", "none"), ("read", "Read"), ("read-write", "Read/Write"), ("admin", "Admin")];
-
-impl FormPage {
-    fn wrong(&self, field: &str) -> Option<&str> {
-        self.wrong
-            .as_ref()
-            .filter(|(wrong, _)| wrong.starts_with(field))
-            .map(|(_, why)| why.as_str())
-    }
-}
-
+/// A package with its password, shown once.
 #[derive(Template)]
 #[template(path = "certificates/generated.html")]
 struct Generated {
     frame: Frame,
     certificate: Certificate,
     file_name: String,
+    /// In base64: the page holds it, the node keeps it nowhere.
     package: String,
     password: String,
 }
 
 impl Generated {
+    fn new(
+        frame: Frame,
+        certificate: Option<Certificate>,
+        package: &[u8],
+        file_name: String,
+        password: String,
+    ) -> Self {
+        let package = base64::engine::general_purpose::STANDARD.encode(package);
+        Self { frame, certificate: certificate.unwrap_or_default(), file_name, package, password }
+    }
+
     fn expires(&self) -> String {
         words::date(self.certificate.not_after_unix_ms)
     }
 }
 
-async fn databases(calls: &Calls, frame: &Frame) -> Result<Vec<Database>, Box<Refused>> {
-    let asked = ListDatabasesRequest { page_size: GRID_MAX, page_token: String::new() };
-    let listed = calls.databases().list_databases(asked).await.map_err(Refused::on(frame))?;
-    Ok(listed.into_inner().databases)
-}
-
 /// `GET /studio/certificates/generate`.
 pub async fn form(visit: Visit) -> Answer {
     let Visit { calls, frame } = visit;
-    let entered = Entered { days: DAYS.to_owned(), ..Entered::default() };
-    let databases = databases(&calls, &frame).await?;
-    Ok(answer::page(&FormPage { frame, entered, databases, wrong: None }))
+    let sheet = Sheet::new(&calls, &frame, Fields::default()).await?;
+    Ok(answer::page(&FormPage { frame, sheet, days: DAYS.to_owned() }))
 }
 
 /// `POST /studio/certificates/generate`.
-pub async fn submit(visit: Visit, Form(entered): Form<Entered>) -> Answer {
+pub async fn submit(visit: Visit, Form(fields): Form<Fields>) -> Answer {
     let Visit { calls, frame } = visit;
-    let kept = Entered { password: String::new(), ..entered.clone() };
-    let made = match entered.request() {
+    let made = match request(&fields) {
         Ok(request) => calls.security().generate_certificate(request).await,
         Err(status) => Err(status),
     };
     match made {
         Ok(made) => {
             let made = made.into_inner();
-            let package = base64::engine::general_purpose::STANDARD.encode(&made.package);
-            let certificate = made.certificate.unwrap_or_default();
-            let page = Generated {
+            Ok(answer::page(&Generated::new(
                 frame,
-                certificate,
-                file_name: made.file_name,
-                package,
-                password: made.password,
-            };
-            Ok(answer::page(&page))
+                made.certificate,
+                &made.package,
+                made.file_name,
+                made.password,
+            )))
         }
-        Err(status) => again(&calls, frame, kept, &status).await,
+        Err(status) => {
+            let days = fields.other("days").to_owned();
+            let mut sheet = Sheet::new(&calls, &frame, fields).await?;
+            sheet.wrong = Some(answer::field(&status));
+            let (code, _) = answer::as_http(status.code());
+            Ok(answer::page_with(code, &FormPage { frame, sheet, days }))
+        }
     }
 }
 
-async fn again(calls: &Calls, frame: Frame, entered: Entered, status: &Status) -> Answer {
-    let databases = databases(calls, &frame).await?;
-    let wrong = Some(answer::field(status));
-    let (code, _) = answer::as_http(status.code());
-    let page: Response = answer::page_with(code, &FormPage { frame, entered, databases, wrong });
-    Ok(page)
+fn request(fields: &Fields) -> Result<GenerateCertificateRequest, Status> {
+    Ok(GenerateCertificateRequest {
+        name: fields.name.clone(),
+        clearance: fields.clearance().into(),
+        grants: fields.grants(),
+        lifetime_seconds: lifetime(fields.other("days"))?,
+        password: fields.other("password").to_owned(),
+        note: fields.note.clone(),
+        owner: fields.owner.clone(),
+        csr: fields.other("csr").trim().as_bytes().to_vec(),
+        pfx_compat: !fields.other("compat").is_empty(),
+        ..GenerateCertificateRequest::default()
+    })
+}
+
+fn lifetime(days: &str) -> Result<u64, Status> {
+    let days: u64 = days
+        .trim()
+        .parse()
+        .map_err(|_| Status::invalid_argument("The days are not a whole number."))?;
+    Ok(days.saturating_mul(24 * 3600))
+}
+
+#[derive(Template)]
+#[template(path = "certificates/clone.html")]
+struct ClonePage {
+    frame: Frame,
+    c: Shown,
+    name: String,
+    days: String,
+    wrong: Option<(String, String)>,
+}
+
+/// `GET /studio/certificate/clone?t=`.
+pub async fn clone_form(visit: Visit, Query(which): Query<Which>) -> Answer {
+    let Visit { calls, frame } = visit;
+    let asked = GetCertificateRequest { thumbprint: which.t };
+    let found =
+        calls.security().get_certificate(asked).await.map_err(Refused::on(&frame))?.into_inner();
+    let c = Shown::new(found.certificate.unwrap_or_default(), &frame);
+    let name = format!("{}, copy", c.it.name);
+    Ok(answer::page(&ClonePage { frame, c, name, days: DAYS.to_owned(), wrong: None }))
+}
+
+/// What the form of a clone holds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CloneFields {
+    t: String,
+    name: String,
+    days: String,
+    password: String,
+}
+
+/// `POST /studio/certificate/clone`.
+pub async fn clone_submit(visit: Visit, Form(fields): Form<CloneFields>) -> Answer {
+    let Visit { calls, frame } = visit;
+    let made = match lifetime(&fields.days) {
+        Ok(lifetime_seconds) => {
+            let asked = CloneCertificateRequest {
+                thumbprint: fields.t.clone(),
+                name: fields.name.clone(),
+                lifetime_seconds,
+                password: fields.password,
+                request_id: String::new(),
+            };
+            calls.security().clone_certificate(asked).await
+        }
+        Err(status) => Err(status),
+    };
+    match made {
+        Ok(made) => {
+            let made = made.into_inner();
+            Ok(answer::page(&Generated::new(
+                frame,
+                made.certificate,
+                &made.package,
+                made.file_name,
+                made.password,
+            )))
+        }
+        Err(status) => {
+            let asked = GetCertificateRequest { thumbprint: fields.t };
+            let found = calls
+                .security()
+                .get_certificate(asked)
+                .await
+                .map_err(Refused::on(&frame))?
+                .into_inner();
+            let c = Shown::new(found.certificate.unwrap_or_default(), &frame);
+            let (code, _) = answer::as_http(status.code());
+            let wrong = Some(answer::field(&status));
+            Ok(answer::page_with(
+                code,
+                &ClonePage { frame, c, name: fields.name, days: fields.days, wrong },
+            ))
+        }
+    }
 }

@@ -1,9 +1,15 @@
 //! Certificates: the page that the product is managed with.
 
 pub mod change;
+pub mod edit;
+pub mod export;
+mod fields;
 pub mod generate;
 pub mod list;
+pub mod purge;
+pub mod server;
 pub mod show;
+pub mod upload;
 
 use rookery_proto::security::v1::{Certificate, Clearance, Grant};
 

@@ -6,7 +6,6 @@ use askama::Template;
 use axum::extract::Query;
 use rookery_proto::{
     audit::v1::{Filter, ListRecordsRequest},
-    log::v1::AuditRecord,
     security::v1::{ExplainRequest, Explanation, GetCertificateRequest},
 };
 use serde::Deserialize;
@@ -14,8 +13,8 @@ use serde::Deserialize;
 use super::Shown;
 use crate::studio::{
     answer::{Answer, Refused, page as answer_page},
+    audit::Row,
     visit::{Frame, Visit},
-    words,
 };
 
 /// Rows of the audit log on the page.
@@ -36,40 +35,7 @@ struct Show {
     pem: String,
     server: Vec<Explanation>,
     databases: Vec<(String, Vec<Explanation>)>,
-    audit: Vec<AuditRow>,
-}
-
-struct AuditRow {
-    at: String,
-    operation: String,
-    actor: String,
-    outcome: &'static str,
-    denied: bool,
-}
-
-impl AuditRow {
-    fn of(record: AuditRecord) -> Self {
-        use rookery_proto::log::v1::AuditOutcome as Outcome;
-        let outcome = Outcome::try_from(record.outcome).unwrap_or(Outcome::Unspecified);
-        Self {
-            at: words::date(record.at_unix_ms),
-            operation: record.operation,
-            actor: record.actor_name,
-            denied: outcome == Outcome::Denied,
-            outcome: outcome_word(outcome),
-        }
-    }
-}
-
-fn outcome_word(outcome: rookery_proto::log::v1::AuditOutcome) -> &'static str {
-    use rookery_proto::log::v1::AuditOutcome as Outcome;
-    match outcome {
-        Outcome::Applied => "applied",
-        Outcome::Started => "started",
-        Outcome::Denied => "denied",
-        Outcome::Refused => "refused",
-        Outcome::Unspecified => words::NONE,
-    }
+    audit: Vec<Row>,
 }
 
 /// `GET /studio/certificate?t=`.
@@ -104,7 +70,7 @@ pub async fn page(visit: Visit, Query(which): Query<Which>) -> Answer {
         };
         let records =
             calls.audit().list_records(asked).await.map_err(&refused)?.into_inner().records;
-        audit = records.into_iter().map(AuditRow::of).collect();
+        audit = records.into_iter().map(Row::of).collect();
     }
     drop(refused);
     let pem = crate::studio::certificates::pem(&certificate.der);

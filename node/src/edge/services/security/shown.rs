@@ -104,6 +104,32 @@ fn shown(all: &[&cluster::Certificate], registry: &Registry, at: Timestamp) -> O
     Some(certificate)
 }
 
+/// What can be read in a certificate that is not registered.
+pub(in crate::edge::services) fn inspected(
+    der: &[u8],
+    at: Timestamp,
+) -> Result<Certificate, certificates::Refused> {
+    let parsed = certificates::parse(der)?;
+    let state = match (parsed.not_before <= at, at <= parsed.not_after) {
+        (_, false) => "expired",
+        (false, true) => "not yet valid",
+        (true, true) => "valid",
+    };
+    Ok(Certificate {
+        thumbprint: parsed.thumbprint.to_string(),
+        thumbprint_sha1: parsed.thumbprint_sha1,
+        not_before_unix_ms: parsed.not_before.0,
+        not_after_unix_ms: parsed.not_after.0,
+        subject: parsed.subject,
+        issuer: parsed.issuer,
+        serial_hex: parsed.serial_hex,
+        key_algorithm: parsed.key_algorithm,
+        state: state.to_owned(),
+        der: parsed.der,
+        ..Certificate::default()
+    })
+}
+
 fn secondary(registration: &Registration, at: Timestamp) -> SecondaryCertificate {
     let mut secondary = SecondaryCertificate {
         thumbprint: registration.thumbprint.to_string(),
