@@ -36,7 +36,21 @@ pub struct Asked {
     operation: String,
     target: String,
     outcome: String,
+    /// First and last day (UTC), as `2026-11-22`.
+    from: String,
+    to: String,
     page: String,
+}
+
+/// Milliseconds of the beginning of a day, of the last millisecond of it, in UTC; 0, which leaves the side open, where
+/// it is no day.
+fn bounds_of(day: &str) -> (i64, i64) {
+    let day: Option<jiff::civil::Date> = day.trim().parse().ok();
+    let begin = day.and_then(|day| day.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    begin.map_or((0, 0), |begin| {
+        let first = begin.timestamp().as_millisecond();
+        (first, first.saturating_add(24 * 3_600_000 - 1))
+    })
 }
 
 impl Asked {
@@ -53,8 +67,16 @@ impl Asked {
             operation: self.operation.trim().to_owned(),
             target: self.target.trim().to_owned(),
             outcome: outcome.into(),
+            from_unix_ms: bounds_of(&self.from).0,
+            to_unix_ms: bounds_of(&self.to).1,
             ..Filter::default()
         }
+    }
+
+    fn is_filtered(&self) -> bool {
+        let fields =
+            [&self.actor, &self.operation, &self.target, &self.outcome, &self.from, &self.to];
+        fields.into_iter().any(|field| !field.is_empty())
     }
 
     fn at(&self, path: &str, page: &str) -> String {
@@ -63,6 +85,8 @@ impl Asked {
             ("operation", &self.operation),
             ("target", &self.target),
             ("outcome", &self.outcome),
+            ("from", &self.from),
+            ("to", &self.to),
             ("page", page),
         ];
         format!("{path}{}", words::query(&pairs))
@@ -120,12 +144,27 @@ impl Row {
         }
     }
 
+    /// The actor's thumbprint; empty for a node that acts for itself.
+    #[must_use]
+    pub fn thumbprint(&self) -> String {
+        hex::encode(&self.it.actor)
+    }
+
     /// Why not, and how many times.
     #[must_use]
     pub fn why(&self) -> String {
         let times =
             if self.it.count > 1 { format!(" ({} times)", self.it.count) } else { String::new() };
         format!("{}{times}", self.it.reason)
+    }
+
+    /// Whether there is more to it than its row says.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.it.asked.is_empty()
+            || !self.it.changes.is_empty()
+            || !self.it.details.is_empty()
+            || !self.it.remote.is_empty()
     }
 }
 
@@ -232,4 +271,17 @@ pub async fn export(visit: Visit) -> Answer {
         HeaderValue::from_static("attachment; filename=\"audit.jsonl\""),
     );
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_whole_and_what_is_no_day_bounds_nothing() {
+        assert_eq!(bounds_of("2026-11-22"), (1_795_305_600_000, 1_795_391_999_999));
+        for nothing in ["", "yesterday", "2026-13-01", "2026-11-22T10:00"] {
+            assert_eq!(bounds_of(nothing), (0, 0), "{nothing}");
+        }
+    }
 }

@@ -15,6 +15,9 @@ use rookery_proto::security::v1::{Certificate, Clearance, Grant};
 
 use super::{visit::Frame, words};
 
+/// Grants in a row of a table.
+const GRANTS_SHOWN: usize = 4;
+
 /// A certificate as pages show it.
 pub struct Shown {
     /// The certificate.
@@ -68,6 +71,18 @@ impl Shown {
     #[must_use]
     pub fn relative(&self, unix_ms: &i64) -> String {
         words::relative(*unix_ms, self.now)
+    }
+
+    /// The grants that a row shows.
+    #[must_use]
+    pub fn first_grants(&self) -> &[Grant] {
+        self.it.grants.chunks(GRANTS_SHOWN).next().unwrap_or_default()
+    }
+
+    /// Grants that a row leaves out.
+    #[must_use]
+    pub fn more_grants(&self) -> usize {
+        self.it.grants.len().saturating_sub(GRANTS_SHOWN)
     }
 
     /// The access of a grant in words.
