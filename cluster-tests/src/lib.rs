@@ -15,6 +15,7 @@
 //! | [`contract`] | every RPC of the contract, and a way to call it without its types |
 //! | [`workload`] | writers that remember what was acknowledged, and the proof that it is still there |
 //! | [`disks`] | file systems that lose power, fail, fill up or stand still; damaged folders |
+//! | [`machine`] | what the machine that tests run on can do, and what is said where it cannot |
 //! | [`markers`] | planted words, and the search for them in every file of a folder |
 //! | [`golden`] | texts that a reader reviews once and a test compares afterwards |
 //! | [`fault_proxy`] | a proxy that breaks links on request, with Toxiproxy's interface |
@@ -42,6 +43,7 @@ pub mod history;
 pub mod identity;
 pub mod lines;
 pub mod logs;
+pub mod machine;
 pub mod markers;
 pub mod net;
 pub mod node;

@@ -152,7 +152,7 @@ pub const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LOG_CACHE_GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of recent log entries that all groups together keep in memory, besides those that are not written yet.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Log entries of a snapshot that a leader holds for a follower which is being brought up.
+/// Log entries of a snapshot that a node still keeps, for followers that are or were behind.
 pub const LOG_ENTRIES_HELD_MAX: u64 = 20_000;
 /// Calls that wait for an answer on one peer channel.
 pub const PEER_CALLS_MAX: usize = 16_384;
@@ -284,6 +284,8 @@ pub const AUDIT_CHANGES_MAX: usize = 1_024;
 pub const AUDIT_FIELDS_MAX: usize = 32;
 /// New records after which the leader makes a checkpoint without waiting for the interval.
 pub const AUDIT_CHECKPOINT_RECORDS: u64 = 1_000;
+/// How long a member's clock counts after it was told.
+pub const CLOCK_HEARD_FOR: Duration = Duration::from_secs(10);
 /// Longest time for which new records stay without a checkpoint.
 pub const AUDIT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest line of an audit export in bytes.

@@ -34,6 +34,7 @@ pub mod applied;
 mod as_member;
 pub mod audit;
 pub mod channel;
+mod cluster_time;
 pub mod committer;
 mod denials;
 mod documents;
@@ -162,6 +163,8 @@ pub struct Consensus {
     /// Held while this node becomes a member.
     becoming: tokio::sync::Mutex<()>,
     last_stamp: AtomicI64,
+    /// The clocks of the members, for when this node leads.
+    cluster_time: cluster_time::ClusterTime,
     tasks: TaskTracker,
     stop: CancellationToken,
     this: Weak<Self>,
@@ -248,8 +251,12 @@ impl Consensus {
         Fresh { registry, at: self.freshness.leader_wall(self.clock.boot()) }
     }
 
-    /// The leader's wall clock as far as this node knows it, fresh or not.
-    /// The leader's wall clock as far as this node knows it; long past before it was heard of.
+    /// The time that dates are decided by, as long as this node leads the cluster.
+    fn time_as_leader(&self) -> Timestamp {
+        self.cluster_time.now(self.clock.wall(), self.clock.boot())
+    }
+
+    /// The cluster's time as far as this node knows it, fresh or not; long past before it was heard of.
     #[must_use]
     pub fn leader_time(&self) -> Timestamp {
         self.freshness.leader_wall(self.clock.boot())
