@@ -138,5 +138,5 @@ pub fn as_http(code: Code) -> (StatusCode, &'static str) {
 /// The files that every page links.
 #[must_use]
 pub fn files() -> (String, String, String) {
-    (assets::style(), assets::script(), assets::icon())
+    assets::all().into()
 }

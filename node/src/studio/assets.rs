@@ -57,6 +57,12 @@ pub fn icon() -> String {
     path(&ICON)
 }
 
+/// The paths of all files that a page links.
+#[must_use]
+pub fn all() -> [String; 3] {
+    [style(), script(), icon()]
+}
+
 fn path(asset: &Asset) -> String {
     format!("/studio/assets/{}", asset.name)
 }

@@ -35,6 +35,8 @@ mod documents;
 mod form;
 mod guard;
 mod log_in;
+mod members;
+mod membership;
 mod overview;
 mod second_factor;
 mod visible;
@@ -98,6 +100,7 @@ fn certificate_pages() -> Router<Contract> {
         .route("/studio/certificates/purge", get(of::purge::form).post(of::purge::purge))
         .route("/studio/certificates/server", get(of::server::page).post(of::server::replace))
         .route("/studio/certificates/server/abort", post(of::server::abort))
+        .route("/studio/certificates/server/live", get(of::server::live))
         .route("/studio/certificate", get(of::show::page))
         .route("/studio/certificate/edit", get(of::edit::form).post(of::edit::submit))
         .route(
@@ -128,7 +131,7 @@ fn cluster_pages() -> Router<Contract> {
         .route("/studio/cluster", get(cluster::page))
         .route("/studio/cluster/token", post(cluster::create_token))
         .route("/studio/cluster/token/revoke", post(cluster::revoke_token))
-        .route("/studio/cluster/node", get(cluster::change_form).post(cluster::change))
+        .route("/studio/cluster/node", get(membership::form).post(membership::submit))
         .route("/studio/audit", get(audit::page))
         .route("/studio/audit/live", get(audit::live))
         .route("/studio/audit/verify", post(audit::verify))

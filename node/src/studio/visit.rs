@@ -69,6 +69,19 @@ struct Right {
 }
 
 impl Frame {
+    /// A frame around nothing, to nobody.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self(Arc::new(Inner {
+            who: WhoAmIResponse::default(),
+            rights: BTreeMap::new(),
+            second_factor: GetSecondFactorStatusResponse::default(),
+            now: now(),
+            files: answer::files(),
+            path: String::new(),
+        }))
+    }
+
     /// Who looks.
     #[must_use]
     pub fn who(&self) -> &WhoAmIResponse {
