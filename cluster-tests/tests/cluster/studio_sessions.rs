@@ -103,10 +103,8 @@ async fn a_revocation_is_seen_at_the_next_click_and_ends_what_is_live() -> Resul
     let etag = admin.get(&page).await?.between("name=\"etag\" value=\"", "\"")?.to_owned();
     let form = format!("t={}&etag={etag}&to=disabled", alice.thumbprint());
     // From another site it is not made.
-    let elsewhere = [
-        ("origin", "https://evil.example"),
-        ("content-type", "application/x-www-form-urlencoded"),
-    ];
+    let elsewhere =
+        [("origin", "https://evil.example"), ("content-type", "application/x-www-form-urlencoded")];
     let refused = admin.ask("POST", "/studio/certificate/state", &elsewhere, &form).await?;
     refused.has(403, "Nothing was changed")?;
     at[2].get("/studio").await?.has(200, "alice")?;
@@ -130,10 +128,8 @@ async fn upload(browser: &mut Browser, path: &str, file: &str) -> Result<Page> {
         "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"new.pem\"\r\n\r\n{file}\r\n\
          --b\r\ncontent-disposition: form-data; name=\"force\"\r\n\r\nyes\r\n--b--\r\n"
     );
-    let headers = [
-        ("sec-fetch-site", "same-origin"),
-        ("content-type", "multipart/form-data; boundary=b"),
-    ];
+    let headers =
+        [("sec-fetch-site", "same-origin"), ("content-type", "multipart/form-data; boundary=b")];
     browser.ask("POST", path, &headers, &body).await
 }
 
@@ -157,7 +153,9 @@ async fn a_replacement_is_watched_and_given_up_while_a_node_is_away() -> Result<
     eventually("two nodes have the new one", HEAL_LIMIT, async || {
         let page = admin.get(server).await?.has(200, "It waits for n3:")?;
         anyhow::ensure!(page.text.matches(">installed<").count() == 2, "{}", page.text);
-        anyhow::ensure!(page.text.contains("http-equiv=\"refresh\"") && page.text.contains("<noscript>"));
+        anyhow::ensure!(
+            page.text.contains("http-equiv=\"refresh\"") && page.text.contains("<noscript>")
+        );
         Ok(())
     })
     .await?;

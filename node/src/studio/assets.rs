@@ -25,7 +25,8 @@ struct Asset {
 impl Asset {
     fn new(stem: &str, ending: &str, kind: &'static str, content: &'static str) -> Self {
         let digest = hex::encode(&Sha256::digest(content)[..6]);
-        let short = compress::gzip(content.as_bytes(), Compression::best()).unwrap_or_default().into();
+        let short =
+            compress::gzip(content.as_bytes(), Compression::best()).unwrap_or_default().into();
         Self { name: format!("{stem}-{digest}.{ending}"), kind, content, short }
     }
 }

@@ -47,8 +47,10 @@ impl Page {
     }
 
     fn hash(&self, node: &NodeStatus) -> String {
-        Members::group(node, CLUSTER)
-            .map_or_else(|| words::NONE.to_owned(), |group| words::short(&group.state_hash).to_owned())
+        Members::group(node, CLUSTER).map_or_else(
+            || words::NONE.to_owned(),
+            |group| words::short(&group.state_hash).to_owned(),
+        )
     }
 
     /// What the hash of a node's state says beside those of the others: words, and the class of its tag.
@@ -92,7 +94,8 @@ pub(super) async fn members(calls: &Calls, frame: &Frame) -> Result<(String, Mem
     }
     let topology = cluster.get_topology(GetTopologyRequest {}).await?.into_inner();
     let known = topology.nodes.into_iter();
-    let nodes = known.map(|node| NodeStatus { node: Some(node), reachable: true, ..NodeStatus::default() });
+    let nodes =
+        known.map(|node| NodeStatus { node: Some(node), reachable: true, ..NodeStatus::default() });
     Ok((topology.cluster_id, Members { nodes: nodes.collect(), seen: false }))
 }
 

@@ -134,7 +134,10 @@ mod tests {
         let refusal = (StatusCode::FORBIDDEN, Html(page_text())).into_response();
         assert!(!compressed("GET", &[gzip, own], refusal).await, "a refusal");
         assert!(!compressed("GET", &[gzip, own], page_text().into_response()).await, "a file");
-        assert!(!compressed("GET", &[gzip, own], Html("short").into_response()).await, "a short page");
+        assert!(
+            !compressed("GET", &[gzip, own], Html("short").into_response()).await,
+            "a short page"
+        );
     }
 
     #[test]

@@ -92,9 +92,7 @@ fn broken(error: &MultipartError) -> Response {
 impl IntoResponse for Broken {
     fn into_response(self) -> Response {
         let (status, why) = match self {
-            Self::NoForm => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "This is no form with files.")
-            }
+            Self::NoForm => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "This is no form with files."),
             Self::Cut => (StatusCode::BAD_REQUEST, "This form ends too early or cannot be read."),
             Self::Fields => (StatusCode::BAD_REQUEST, "This form has too many fields."),
             Self::Large => (

@@ -106,9 +106,10 @@ fn words(status: StatusCode) -> (&'static str, &'static str) {
             "Not understood",
             "A part of the address or of the form is missing or cannot be read. Open the page again and send it from there.",
         ),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            ("Not understood", "This is no form of the page. Open the page again and send it from there.")
-        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => (
+            "Not understood",
+            "This is no form of the page. Open the page again and send it from there.",
+        ),
         status if status.is_client_error() => ("Not taken", "This request cannot be answered."),
         _ => ("Failed", "This page failed. The node's log has the reason."),
     }

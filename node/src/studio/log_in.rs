@@ -21,7 +21,13 @@ use rookery_proto::security::v1::{
 use serde::Deserialize;
 use tonic::Status;
 
-use super::{answer, contract::session_cookie, second_factor, visit::{self, Arrival}, words};
+use super::{
+    answer,
+    contract::session_cookie,
+    second_factor,
+    visit::{self, Arrival},
+    words,
+};
 
 /// The log-in page.
 pub const PATH: &str = "/studio/log-in";
@@ -112,7 +118,9 @@ fn back(to: &str) -> &str {
     let below = path == HOME || path.starts_with("/studio/");
     // Unreserved and reserved characters of a path with its query (RFC 3986, 3.3 and 3.4): nothing that a browser takes
     // for a slash, strips, or splits a header at.
-    let plain = to.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/?%&=+:@!$'()*,;".contains(&byte));
+    let plain = to
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~/?%&=+:@!$'()*,;".contains(&byte));
     let climbs = path.split('/').any(|part| {
         let part = part.to_ascii_lowercase().replace("%2e", ".");
         part == "." || part == ".."

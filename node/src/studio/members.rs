@@ -292,6 +292,9 @@ mod tests {
         );
         assert!(members.leads(&members.nodes[0]) && !members.leads(&members.nodes[1]));
         assert_eq!(members.votes(), Votes { all: 2, answering: 2 });
-        assert_eq!((members.name(3), members.name(9), members.name(0)), ("n3".into(), "node 9".into(), String::new()));
+        assert_eq!(
+            (members.name(3), members.name(9), members.name(0)),
+            ("n3".into(), "node 9".into(), String::new())
+        );
     }
 }

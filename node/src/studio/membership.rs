@@ -251,7 +251,12 @@ mod tests {
 
     fn cluster(roles: &[(&str, bool)]) -> Members {
         let nodes = (1..).zip(roles).map(|(id, (role, reachable))| NodeStatus {
-            node: Some(Node { id, name: format!("n{id}"), role: (*role).into(), ..Node::default() }),
+            node: Some(Node {
+                id,
+                name: format!("n{id}"),
+                role: (*role).into(),
+                ..Node::default()
+            }),
             reachable: *reachable,
             groups: vec![
                 GroupStatus { group: CLUSTER.into(), leader_id: 1, term: 1, ..Default::default() },
@@ -275,9 +280,19 @@ mod tests {
             let stands_still = told.contains("stand still");
             assert_eq!(stands_still, expected.contains(&"stand still"), "{told}");
         };
-        check(&three, Action::Promote, 3, &["4 voters remain", "needs 3", "one of them", "even number"]);
+        check(
+            &three,
+            Action::Promote,
+            3,
+            &["4 voters remain", "needs 3", "one of them", "even number"],
+        );
         check(&three, Action::Demote, 1, &["2 voters remain", "none of them may fail"]);
-        check(&three, Action::Remove, 0, &["leads the cluster", "2 voters", "sales has one replica"]);
+        check(
+            &three,
+            Action::Remove,
+            0,
+            &["leads the cluster", "2 voters", "sales has one replica"],
+        );
         check(&three, Action::Remove, 3, &["3 voters", "No database"]);
         check(&three, Action::Transfer, 1, &["nothing is lost"]);
         check(&one_down, Action::Remove, 2, &["2 voters remain"]);

@@ -4,12 +4,7 @@
 //! nowhere else. They count from the first code on, which the holder shows with the certificate itself.
 
 use askama::Template;
-use axum::{
-    Form,
-    extract::Query,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{Form, extract::Query, http::StatusCode, response::Response};
 use qrcode::{Color, EcLevel, QrCode};
 use rookery_proto::security::v1::{
     Clearance, ConfirmRequest, EnrolRequest, EnrolResponse, GetCertificateRequest, RemoveRequest,
@@ -182,8 +177,7 @@ pub async fn enrol(Enrolling(visit): Enrolling, Form(which): Form<Which>) -> Ans
 /// # Errors
 /// The contract's refusal.
 pub async fn ask(calls: &Calls, thumbprint: &str) -> Result<Made, tonic::Status> {
-    let asked =
-        EnrolRequest { thumbprint: thumbprint.to_owned(), request_id: String::new() };
+    let asked = EnrolRequest { thumbprint: thumbprint.to_owned(), request_id: String::new() };
     Ok(Made::new(calls.second_factor().enrol(asked).await?.into_inner()))
 }
 
@@ -240,8 +234,7 @@ pub async fn remove_form(Enrolling(visit): Enrolling, Query(which): Query<Which>
 pub async fn remove(visit: Visit, Form(which): Form<Which>) -> Answer {
     let Visit { calls, frame } = visit;
     let whose = Whose::of(&which, &calls, &frame).await?;
-    let asked =
-        RemoveRequest { thumbprint: whose.thumbprint.clone(), request_id: String::new() };
+    let asked = RemoveRequest { thumbprint: whose.thumbprint.clone(), request_id: String::new() };
     calls.second_factor().remove(asked).await.map_err(Refused::on(&frame))?;
     let gone: Response = answer::see(&whose.path(""));
     Ok(if whose.is_own() { log_in::without_session(gone) } else { gone })
@@ -254,7 +247,8 @@ mod tests {
 
     #[test]
     fn the_qr_code_has_the_modules_of_the_library_and_a_quiet_zone() {
-        let text = "otpauth://totp/Rookery:alice?secret=AAAQEAYEAUDAOCAJBIFQYDIOB4IBCEQT&issuer=Rookery";
+        let text =
+            "otpauth://totp/Rookery:alice?secret=AAAQEAYEAUDAOCAJBIFQYDIOB4IBCEQT&issuer=Rookery";
         let drawn = Qr::new(text).unwrap();
         let code = QrCode::with_error_correction_level(text, EcLevel::M).unwrap();
         assert_eq!(drawn.side, code.width() + 8);
@@ -276,7 +270,8 @@ mod tests {
 
     #[test]
     fn the_secret_is_shown_in_groups() {
-        let made = Made::new(EnrolResponse { secret_base32: "AAAABBBBCC".into(), ..Default::default() });
+        let made =
+            Made::new(EnrolResponse { secret_base32: "AAAABBBBCC".into(), ..Default::default() });
         assert_eq!(made.secret, "AAAA BBBB CC");
     }
 }

@@ -69,7 +69,10 @@ mod tests {
         check("\u{2066}<i>\u{2069}", "‹U+2066›&#60;i&#62;‹U+2069›");
         check("al\u{200b}ice\0\u{7f}\u{85}", "al‹U+200B›ice‹U+0000›‹U+007F›‹U+0085›");
         check("a\u{200d}b", "a‹U+200D›b");
-        check("\u{1f469}\u{200d}\u{1f4bb} \u{2764}\u{fe0f}", "\u{1f469}\u{200d}\u{1f4bb} \u{2764}\u{fe0f}");
+        check(
+            "\u{1f469}\u{200d}\u{1f4bb} \u{2764}\u{fe0f}",
+            "\u{1f469}\u{200d}\u{1f4bb} \u{2764}\u{fe0f}",
+        );
         check("\u{feff}\u{e0041}", "‹U+FEFF›‹U+E0041›");
         check("\u{202e}", "‹U+202E›");
         check("", "");
@@ -92,7 +95,9 @@ mod tests {
         }
         assert!(seen > 40, "only {seen} places were found");
         assert!(wrong.is_empty(), "these need |e(\"value\"):\n{}", wrong.join("\n"));
-        let found = kept("<input value=\"{% if x %}{{ a|e(\"value\") }}{% endif %}{{ b }}\"><p>{{ c }}</p>");
+        let found = kept(
+            "<input value=\"{% if x %}{{ a|e(\"value\") }}{% endif %}{{ b }}\"><p>{{ c }}</p>",
+        );
         assert_eq!(found.len(), 2);
     }
 
@@ -127,7 +132,8 @@ mod tests {
         }
         let mut found = Vec::new();
         for (place, inner) in places {
-            for number in inner.split('\u{1}').skip(1).filter_map(|rest| rest.split('\u{2}').next()) {
+            for number in inner.split('\u{1}').skip(1).filter_map(|rest| rest.split('\u{2}').next())
+            {
                 found.push((place.clone(), expressions[number.parse::<usize>().unwrap()].clone()));
             }
         }

@@ -240,8 +240,7 @@ async fn frame(
     rights: BTreeMap<String, Right>,
     parts: &Parts,
 ) -> Result<Frame, Response> {
-    let second_factor =
-        second_factor_status(calls).await.map_err(|status| unreachable(&status))?;
+    let second_factor = second_factor_status(calls).await.map_err(|status| unreachable(&status))?;
     Ok(Frame(Arc::new(Inner {
         who,
         rights,

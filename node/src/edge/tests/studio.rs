@@ -96,7 +96,9 @@ impl Browser {
 fn is_guarded(shown: &Shown, is_asset: bool) {
     let what = &shown.what;
     let policy = shown.header("content-security-policy");
-    for part in ["default-src 'self'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"] {
+    for part in
+        ["default-src 'self'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"]
+    {
         assert!(policy.contains(part), "{what}: {policy}");
     }
     assert!(!policy.contains("unsafe"), "{what}: {policy}");
@@ -150,7 +152,14 @@ async fn every_answer_is_a_page_and_keeps_other_sites_out() {
         ("POST", "/studio/certificate/delete", &[OWN], "t=ab", 415, "Not understood"),
         ("POST", "/studio/certificate/delete", &[OWN, FORM], &long, 413, "Too large"),
         ("POST", "/studio/certificates/upload", &[OWN, FORM], "a=b", 415, "no form with files"),
-        ("POST", "/studio/certificates/upload", &[OWN, MULTIPART], "--b\r\n", 400, "ends too early"),
+        (
+            "POST",
+            "/studio/certificates/upload",
+            &[OWN, MULTIPART],
+            "--b\r\n",
+            400,
+            "ends too early",
+        ),
         ("POST", "/studio/certificate/delete", &[FORM], "t=ab", 403, "which page it came from"),
         ("POST", "/studio/certificate/delete", &[OTHER, FORM], "t=ab", 403, "another site"),
     ];
@@ -185,7 +194,13 @@ async fn who_is_not_let_in_reads_why_and_changes_nothing() {
         (Some(&alice), "Disabled certificate"),
     ] {
         let mut browser = Browser::of(&fixture, who).await;
-        for path in ["/studio", "/studio/nothing", "/studio/log-in", "/studio/second-factor", "/studio/audit/live"] {
+        for path in [
+            "/studio",
+            "/studio/nothing",
+            "/studio/log-in",
+            "/studio/second-factor",
+            "/studio/audit/live",
+        ] {
             let shown = browser.get(path).await;
             is_guarded(shown.has(403, title), false);
             let thumbprint = who.map(|who| who.thumbprint().to_string()).unwrap_or_default();
@@ -213,31 +228,44 @@ async fn who_is_not_let_in_reads_why_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn names_neither_hide_nor_break_out_and_go_back_as_they_were() {
     let fixture = Fixture::start();
+    fixture.create_database("sales").await;
     let mut root = Browser::of(&fixture, Some(&fixture.root)).await;
     let mallory = identity("mallory");
-    let name = "</title><script>alert(1)</script>\"'\u{202e}ecila\u{200b}";
     let request = security::UploadCertificateRequest {
-        name: name.into(),
+        name: "</title><script>alert(1)</script>\"'".into(),
         clearance: Clearance::Operator.into(),
         certificate: mallory.certificate_der().to_vec(),
-        note: "\u{2066}<img src=x onerror=alert(1)>".into(),
+        note: "<img src=x onerror=alert(1)>".into(),
         ..Default::default()
     };
     fixture.as_root().await.security().upload_certificate(request).await.unwrap();
     let of = |page: &str| format!("/studio/certificate{page}?t={}", mallory.thumbprint());
-    let escaped = "&#60;/title&#62;&#60;script&#62;alert(1)&#60;/script&#62;&#34;&#39;";
-    let written_out = format!("{escaped}‹U+202E›ecila‹U+200B›");
-    for path in ["/studio/certificates".to_owned(), of(""), of("/delete"), of("/clone"), of("/edit")] {
+    let name = "&#60;/title&#62;&#60;script&#62;alert(1)&#60;/script&#62;&#34;&#39;";
+    for path in
+        ["/studio/certificates".to_owned(), of(""), of("/delete"), of("/clone"), of("/edit")]
+    {
         let shown = root.get(&path).await;
-        shown.has(200, &written_out);
-        assert!(!shown.text().contains("<script>") && !shown.text().contains("<img src=x"), "{path}");
-        let text = shown.text().replace(&format!("value=\"{escaped}\u{202e}ecila\u{200b}"), "");
-        let text = text.replace("value=\"\u{2066}", "");
-        assert!(!text.contains(['\u{202e}', '\u{200b}', '\u{2066}']), "{path}: hidden characters");
+        let text = shown.has(200, name).text();
+        assert!(!text.contains("<script>") && !text.contains("<img src=x"), "{path}");
     }
+    // Ids and contents of documents may hold what names may not.
+    let document = rookery_proto::document::v1::PutDocumentRequest {
+        database: "sales".into(),
+        id: "</td>\u{202e}ecila\u{200b}".into(),
+        json: "{\"a\":\"</textarea><b>\u{2066}\"}".into(),
+        ..Default::default()
+    };
+    fixture.as_root().await.documents().put_document(document).await.unwrap();
+    let list = root.get("/studio/documents?db=sales").await;
+    let text = list.has(200, "&#60;/td&#62;‹U+202E›ecila‹U+200B›").text();
+    assert!(!text.contains(['\u{202e}', '\u{200b}', '\u{2066}']), "{text}");
+    assert!(!text.contains("<b>") && !text.contains("</td>\u{202e}"), "{text}");
     // What the form has goes back unchanged: saving it is no change.
-    let edit = root.get(&of("/edit")).await;
-    edit.has(200, &format!("name=\"name\" value=\"{escaped}\u{202e}ecila\u{200b}\""));
+    let path = "/studio/document?db=sales&id=%3C%2Ftd%3E%E2%80%AEecila%E2%80%8B";
+    let edit = root.get(path).await;
+    edit.has(200, "name=\"id\" value=\"&#60;/td&#62;\u{202e}ecila\u{200b}\"");
+    edit.has(200, "&#60;/textarea&#62;&#60;b&#62;\u{2066}");
+    edit.has(200, "<h1 class=\"wrap\">&#60;/td&#62;‹U+202E›ecila‹U+200B›</h1>");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,7 +350,10 @@ async fn a_second_factor_is_made_confirmed_logged_in_with_and_removed() {
     let log_in = "/studio/log-in?to=%2Fstudio%2Fcertificates%3Fq%3Da";
     thief.get(asked).await.leads_to(log_in);
     thief.ask("GET", asked, &[OTHER], "").await.has(200, "http-equiv=\"refresh\"");
-    thief.get("/studio/second-factor").await.leads_to("/studio/log-in?to=%2Fstudio%2Fsecond-factor");
+    thief
+        .get("/studio/second-factor")
+        .await
+        .leads_to("/studio/log-in?to=%2Fstudio%2Fsecond-factor");
     let lost = "/studio/log-in?to=%2Fstudio%2Fcertificates&why=change";
     let remove = format!("t={}", alice.thumbprint());
     thief.post("/studio/certificate/delete", &remove).await.leads_to(lost);
@@ -332,7 +363,11 @@ async fn a_second_factor_is_made_confirmed_logged_in_with_and_removed() {
         thief.get(asked).await.leads_to(log_in);
     }
     thief.cookie = None;
-    thief.get(log_in).await.has(200, "autocomplete=\"one-time-code\"").has(200, "inputmode=\"numeric\"");
+    thief
+        .get(log_in)
+        .await
+        .has(200, "autocomplete=\"one-time-code\"")
+        .has(200, "inputmode=\"numeric\"");
     thief.post("/studio/log-in", "code=000000&to=/studio").await.has(403, "more wrong ones lock");
     thief.post("/studio/log-in", "code=12").await.has(400, "six digits");
     thief.post("/studio/log-in", &format!("code={first}")).await.has(409, "used already");
@@ -365,7 +400,9 @@ async fn a_second_factor_is_made_confirmed_logged_in_with_and_removed() {
     let mut root = Browser::of(&fixture, Some(&fixture.root)).await;
     let page = format!("/studio/second-factor?t={}", alice.thumbprint());
     root.get(&page).await.has(200, "in force");
-    root.get(&format!("/studio/second-factor/remove?t={}", alice.thumbprint())).await.has(200, "Remove it");
+    root.get(&format!("/studio/second-factor/remove?t={}", alice.thumbprint()))
+        .await
+        .has(200, "Remove it");
     root.post("/studio/second-factor/remove", &remove).await.leads_to(&page);
     browser.get("/studio").await.has(200, "Overview");
 }
@@ -395,7 +432,8 @@ async fn who_must_have_a_second_factor_may_make_one_and_nothing_else() {
     let page = browser.get("/studio/second-factor").await;
     page.has(200, "demands a second factor").has(200, "Make a second factor");
     let made = browser.post("/studio/second-factor/enrol", "").await;
-    let secret = between(made.has(200, "Confirm it").text().as_str(), "id=\"secret\">", "<").replace(' ', "");
+    let secret = between(made.has(200, "Confirm it").text().as_str(), "id=\"secret\">", "<")
+        .replace(' ', "");
     let form = format!("code={}", code(&secret, 0));
     browser.post("/studio/second-factor/confirm", &form).await.leads_to("/studio/second-factor");
     browser.get("/studio/certificates").await.has(200, "Registered certificates");
@@ -410,6 +448,7 @@ async fn a_certificate_is_generated_with_a_second_factor() {
     let made = root.post("/studio/certificates/generate", form).await;
     made.has(200, "shown once").has(200, "id=\"download\"").has(200, "id=\"secret\"");
     is_guarded(&made, false);
-    let without = root.post("/studio/certificates/generate", "name=bob&clearance=operator&days=30").await;
+    let without =
+        root.post("/studio/certificates/generate", "name=bob&clearance=operator&days=30").await;
     assert!(!without.has(200, "id=\"download\"").text().contains("id=\"secret\""));
 }

@@ -149,7 +149,9 @@ impl Progress {
         }
         match names(|node| node.installed_unix_ms == 0).as_str() {
             "" => "All nodes have it; they are told to swap.".to_owned(),
-            missing => format!("It waits for {missing}: to confirm that the new certificate and its key are kept."),
+            missing => format!(
+                "It waits for {missing}: to confirm that the new certificate and its key are kept."
+            ),
         }
     }
 
@@ -175,8 +177,7 @@ async fn state(
     let certificates = listed.into_inner().certificates;
     let progress = found.replacement.map(|it| {
         let concerned = |certificate: &&ServerCertificate| {
-            certificate.in_force
-                && it.nodes.iter().any(|node| node.node_id == certificate.node_id)
+            certificate.in_force && it.nodes.iter().any(|node| node.node_id == certificate.node_id)
         };
         let ends = certificates.iter().filter(concerned).map(|it| it.not_after_unix_ms);
         Progress { frame: frame.clone(), first_end: ends.min().unwrap_or(0), it }
@@ -298,7 +299,11 @@ mod tests {
 
     #[test]
     fn every_phase_says_what_it_waits_for() {
-        let check = |phase: &str, not_before: i64, nodes: &[NodeReplacement], words: &str, steps: &[&str]| {
+        let check = |phase: &str,
+                     not_before: i64,
+                     nodes: &[NodeReplacement],
+                     words: &str,
+                     steps: &[&str]| {
             let it = ServerCertificateReplacement {
                 phase: phase.to_owned(),
                 nodes: nodes.to_vec(),
@@ -311,8 +316,20 @@ mod tests {
             assert_eq!(found, steps);
         };
         let (n1, n2) = (node("n1", 5, 0), node("n2", 0, 0));
-        check("installing", 0, &[n1.clone(), n2.clone()], "waits for n2:", &["installed", "not confirmed"]);
-        check("installing", i64::MAX, &[n1.clone(), n2.clone()], "valid from", &["installed", "not confirmed"]);
+        check(
+            "installing",
+            0,
+            &[n1.clone(), n2.clone()],
+            "waits for n2:",
+            &["installed", "not confirmed"],
+        );
+        check(
+            "installing",
+            i64::MAX,
+            &[n1.clone(), n2.clone()],
+            "valid from",
+            &["installed", "not confirmed"],
+        );
         check("installing", 0, &[n1.clone()], "All nodes have it", &["installed"]);
         let (n1, n3) = (node("n1", 5, 6), node("n3", 5, 0));
         let swapping = ["in use", "not confirmed", "told to swap"];
