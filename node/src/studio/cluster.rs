@@ -32,11 +32,6 @@ struct Page {
 }
 
 impl Page {
-    fn term(&self, node: &NodeStatus) -> String {
-        Members::group(node, CLUSTER)
-            .map_or_else(|| words::NONE.to_owned(), |group| group.term.to_string())
-    }
-
     fn applied(&self, node: &NodeStatus) -> String {
         Members::group(node, CLUSTER)
             .map_or_else(|| words::NONE.to_owned(), |group| words::count(group.applied_index))
@@ -73,6 +68,10 @@ impl Page {
 
     fn free(&self, node: &NodeStatus) -> String {
         words::bytes(node.disk_free_bytes)
+    }
+
+    fn short<'a>(&self, thumbprint: &'a str) -> &'a str {
+        words::short(thumbprint)
     }
 
     fn date(&self, unix_ms: &i64) -> String {

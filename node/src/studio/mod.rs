@@ -37,6 +37,7 @@ mod guard;
 mod log_in;
 mod members;
 mod membership;
+mod not_let_in;
 mod overview;
 mod second_factor;
 mod visible;
