@@ -330,7 +330,7 @@ mod tests {
             "valid from",
             &["installed", "not confirmed"],
         );
-        check("installing", 0, &[n1.clone()], "All nodes have it", &["installed"]);
+        check("installing", 0, std::slice::from_ref(&n1), "All nodes have it", &["installed"]);
         let (n1, n3) = (node("n1", 5, 6), node("n3", 5, 0));
         let swapping = ["in use", "not confirmed", "told to swap"];
         check("swapping", 0, &[n1.clone(), n2.clone(), n3], "waits for n2, n3:", &swapping);
