@@ -26,6 +26,7 @@
 //! | [`chaos`] | a cluster in such a network, faults by a seeded schedule, and the judgement of it |
 //! | [`history`] | recorded operations on documents, and the checkers of linearizability |
 //! | [`workloads`] | clients that fill such histories, and administrators for histories of decisions |
+//! | [`pages`] | the pages of a node, as a browser without a screen asks for them |
 //! | [`wait`] | conditions with deadlines |
 
 pub mod authorization_history;
@@ -47,6 +48,7 @@ pub mod machine;
 pub mod markers;
 pub mod net;
 pub mod node;
+pub mod pages;
 pub mod ports;
 pub mod probes;
 pub mod wait;

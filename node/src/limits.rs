@@ -373,3 +373,7 @@ pub const BACKUP_CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most bytes of a form of the Studio: a document at its bound, in a form's encoding.
 pub const STUDIO_FORM_BYTES_MAX: usize = 20 * 1024 * 1024;
+/// How long a page follows something before it loads itself again; each look in between is decided anew.
+pub const STUDIO_STREAM_LIFE: Duration = Duration::from_secs(15 * 60);
+/// Pause between two looks of a page that follows something.
+pub const STUDIO_LOOK_PAUSE: Duration = Duration::from_millis(500);

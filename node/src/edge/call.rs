@@ -15,9 +15,9 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -63,7 +63,8 @@ pub async fn call(
     let response = match timeout_at(deadline + limits::DEADLINE_SLACK, next.run(request)).await {
         Ok(response) if is_grpc => own_status(response),
         Ok(response) => response,
-        Err(_elapsed) => convert::deadline_exceeded().into_http(),
+        Err(_elapsed) if is_grpc => convert::deadline_exceeded().into_http(),
+        Err(_elapsed) => (StatusCode::GATEWAY_TIMEOUT, "This took too long.\n").into_response(),
     };
     let code = code(&response, is_grpc);
     metrics.answered(rpc, code, began.elapsed().as_secs_f64());
@@ -166,7 +167,8 @@ fn with_security_headers(mut response: Response) -> Response {
     // Assets of the Studio say how long they may be kept; everything else is kept nowhere.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Forms of the Studio need another one: with this a browser sends `Origin: null`.
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(
         "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     ));

@@ -7,6 +7,7 @@ mod fake;
 mod rpcs;
 mod server;
 mod server_certificates;
+mod studio;
 mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
