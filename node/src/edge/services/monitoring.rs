@@ -86,7 +86,7 @@ impl MonitoringService for Monitoring {
         let nodes = self.nodes_of(&asked, &context)?;
         let whose = entry(&thumbprint, &context.registry);
         let details = self.open(&permit, &context, &nodes, &whose, asked.connection_id).await;
-        let target = thumbprint.to_string();
+        let target = format!("certificate {thumbprint}"); // As commands of the log name theirs.
         self.0.audited_as(&context, Some(id), operation, &target, &details).await?;
         let cut = |_| {
             Call::Cut(LocalCut {

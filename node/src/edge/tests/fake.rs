@@ -339,6 +339,7 @@ impl Engine for Fake {
             reachable: true,
             groups: vec![group],
             authorization_fresh: self.mood() == Mood::Serving,
+            disk_reserve_held: true,
             ..NodeStatus::default()
         }
     }
