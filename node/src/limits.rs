@@ -362,6 +362,13 @@ pub const SCRUB_PAUSE: Duration = Duration::from_millis(500);
 /// Records of a state that are hashed without a pause.
 pub const SCRUB_PIECE_RECORDS: u64 = 512;
 
+// ---- monitoring ----
+
+/// How often the calls of a node become a sample.
+pub const METRICS_INTERVAL: Duration = Duration::from_secs(10);
+/// How long samples are kept; in memory alone.
+pub const METRICS_KEPT: Duration = Duration::from_secs(3600);
+
 // ---- backups ----
 
 /// Bytes of content in a chunk of an encrypted backup, where nothing else is asked for.

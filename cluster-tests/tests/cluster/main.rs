@@ -17,6 +17,7 @@ mod keys;
 mod lifecycle;
 mod lifecycle_matrix;
 mod membership;
+mod monitoring;
 mod peer_port;
 mod permissions;
 mod pki;

@@ -93,6 +93,7 @@ impl Consensus {
             groups: Groups::default(),
             committer,
             channels: std::sync::OnceLock::new(),
+            local: std::sync::OnceLock::new(),
             freshness: super::Freshness::default(),
             promises: super::Promises::default(),
             sentinel: parts.sentinel,

@@ -25,6 +25,7 @@
 //! | `scrub` | a state that is not what its log made |
 //! | `stalls` | a leader whose disk stands still lets another one lead |
 //! | `status` | what a person asks of a cluster |
+//! | `local` | what each node tells or does alone: connections, figures |
 //! | `as_member`, `trust` | commands of a node itself; well-known admins, notices of expiry |
 //!
 //! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
@@ -44,6 +45,7 @@ pub mod freshness;
 mod fullness;
 mod groups;
 mod identity;
+pub mod local;
 pub mod log_store;
 mod membership;
 pub mod network;
@@ -148,6 +150,7 @@ pub struct Consensus {
     groups: Groups,
     committer: Arc<Committer>,
     channels: OnceLock<Arc<Channels>>,
+    local: OnceLock<Arc<dyn local::Local>>,
     freshness: Freshness,
     promises: Promises,
     sentinel: Arc<Sentinel>,

@@ -150,7 +150,10 @@ impl Consensus {
                 Err(Error::Refused(Box::new(refusal)))
             }
             Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
-            Some(peer::forward_response::Result::Read(_)) | None => Err(Error::unexpected_answer()),
+            Some(
+                peer::forward_response::Result::Read(_) | peer::forward_response::Result::Local(_),
+            )
+            | None => Err(Error::unexpected_answer()),
         }
     }
 

@@ -50,7 +50,7 @@ pub async fn call(
 ) -> Response {
     let began = Instant::now();
     let deadline = began + time_allowed(request.headers());
-    let rpc = rpcs::label(request.uri().path());
+    let label = rpcs::label(request.uri().path());
     let is_grpc = is_grpc(request.headers());
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     request.extensions_mut().insert(Deadline(deadline));
@@ -67,7 +67,7 @@ pub async fn call(
         Err(_elapsed) => (StatusCode::GATEWAY_TIMEOUT, "This took too long.\n").into_response(),
     };
     let code = code(&response, is_grpc);
-    metrics.answered(rpc, code, began.elapsed().as_secs_f64());
+    metrics.answered(label, code, began.elapsed());
     let response = with_security_headers(response);
     match connection {
         Some(connection) => bounded(response, &connection, is_grpc, limits::STREAM_LIFE_MAX),
@@ -202,6 +202,7 @@ impl Bounded {
         if self.cut.as_mut().poll(context).is_ready() {
             return Poll::Ready(match self.ending.reason() {
                 Some(Reason::Expired) => StreamEnd::Expired,
+                Some(Reason::Cut) => StreamEnd::Cut,
                 Some(Reason::RightsLost) | None => StreamEnd::RightsLost,
             });
         }
@@ -251,6 +252,8 @@ enum StreamEnd {
     RightsLost,
     #[error("the certificate of this connection has expired")]
     Expired,
+    #[error("an administrator cut the connection")]
+    Cut,
     #[error("the stream has lived long enough")]
     Life,
 }
@@ -268,6 +271,12 @@ impl StreamEnd {
                 Code::Unauthenticated,
                 "CERTIFICATE_EXPIRED",
                 "This certificate expired while the stream was open. Ask an administrator for a new one.",
+            ),
+            Self::Cut => (
+                Code::Unavailable,
+                "CONNECTION_CUT",
+                "An administrator cut this connection. The certificate has the rights it had: connect again, or ask \
+                 them why.",
             ),
             Self::Life => (
                 Code::Unavailable,
@@ -310,12 +319,16 @@ mod tests {
     #[tokio::test]
     async fn a_quiet_stream_ends_for_each_reason_there_is() {
         type End = fn(&Connections, &Connection);
-        let cases: [(&str, End); 3] = [
+        let cases: [(&str, End); 4] = [
             ("RIGHTS_CHANGED", |connections, connection| {
                 connections.revoke(&[connection.certificate.as_ref().unwrap().thumbprint]);
             }),
             ("CERTIFICATE_EXPIRED", |connections, _| {
                 assert_eq!(connections.expire(crate::names::Timestamp(i64::MAX)), 1);
+            }),
+            ("CONNECTION_CUT", |connections, connection| {
+                let whose = connection.certificate.as_ref().unwrap().thumbprint;
+                assert_eq!(connections.cut(&[whose], Some(connection.id)), 1);
             }),
             ("STREAM_LIFE_ENDED", |_, _| {}),
         ];

@@ -12,6 +12,7 @@ use rookery_proto::{
     cluster::v1::cluster_service_client::ClusterServiceClient,
     database::v1::database_service_client::DatabaseServiceClient,
     document::v1::document_service_client::DocumentServiceClient,
+    monitoring::v1::monitoring_service_client::MonitoringServiceClient,
     security::v1::{
         second_factor_service_client::SecondFactorServiceClient,
         security_service_client::SecurityServiceClient,
@@ -108,6 +109,8 @@ clients! {
     documents: DocumentServiceClient;
     /// Nodes and groups.
     cluster: ClusterServiceClient;
+    /// Connections, rates and latencies.
+    monitoring: MonitoringServiceClient;
     /// The audit trail.
     audit: AuditServiceClient;
 }

@@ -16,6 +16,7 @@
 //! | [`answer`] | pages and refusals as HTTP |
 //! | [`assets`] | stylesheet, script and icon, in the binary |
 //! | [`words`] | dates, names and numbers as people read them |
+//! | [`charts`], [`health`] | the last hour as drawings, and what is wrong, for the overview |
 //! | the others | an area each: a handler reads its query or form, calls, and fills a template |
 //!
 //! **Invariant:** whatever came from outside reaches a page through askama's escaping; no template marks text as safe.
@@ -27,6 +28,7 @@ pub mod answer;
 pub mod assets;
 mod audit;
 mod certificates;
+mod charts;
 mod cluster;
 mod compress;
 pub mod contract;
@@ -34,6 +36,7 @@ mod databases;
 mod documents;
 mod form;
 mod guard;
+mod health;
 mod log_in;
 mod members;
 mod membership;
@@ -108,6 +111,7 @@ fn certificate_pages() -> Router<Contract> {
             "/studio/certificate/clone",
             get(of::generate::clone_form).post(of::generate::clone_submit),
         )
+        .route("/studio/certificate/cut", post(of::show::cut))
         .route("/studio/certificate/state", post(of::change::set_state))
         .route("/studio/certificate/delete", get(of::change::delete_form).post(of::change::delete))
 }
