@@ -103,6 +103,8 @@ impl Arena {
         for at in 0..MEMBERS {
             prepare(&mut cluster, at, &network, clocks.as_ref())?;
         }
+        // Where it leads, whoever was away gets a snapshot; from the others, entries.
+        cluster.nodes[MEMBERS - 1].set("raft.hold_entries_ms", "1000");
         let mut arena = Self {
             cluster,
             no_clocks,
