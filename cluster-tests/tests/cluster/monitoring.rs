@@ -410,7 +410,9 @@ async fn a_node_that_is_told_decides_again(
         let reason = match told {
             forward_response::Result::Refused(refusal) => refusal.reason,
             forward_response::Result::Local(_) => String::new(),
-            other => anyhow::bail!("{other:?}"),
+            forward_response::Result::Applied(_)
+            | forward_response::Result::Read(_)
+            | forward_response::Result::Error(_) => anyhow::bail!("{told:?}"),
         };
         anyhow::ensure!(reason == expected, "{}: {call:?}: {reason}", author.name);
     }
