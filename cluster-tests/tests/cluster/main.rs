@@ -28,4 +28,5 @@ mod revocation_history;
 mod revocation_table;
 mod second_factor;
 mod server_certificates;
+mod statistics;
 mod trust;
