@@ -371,3 +371,9 @@ pub const BACKUP_CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most bytes of a form of the Studio: a document at its bound, in a form's encoding.
 pub const STUDIO_FORM_BYTES_MAX: usize = 20 * 1024 * 1024;
+/// Bytes of a larger form that are read all the same, so that its sender sees the answer.
+pub const STUDIO_FORM_BYTES_DRAINED: usize = 4 * STUDIO_FORM_BYTES_MAX;
+/// Longest time for a form to arrive.
+pub const STUDIO_FORM_TIME_MAX: Duration = Duration::from_secs(60);
+/// Largest document that a page offers to edit, in bytes. A larger one is offered as a file.
+pub const STUDIO_EDITED_BYTES_MAX: usize = 256 * 1024;

@@ -4,9 +4,11 @@
 mod bad_input;
 mod calls;
 mod fake;
+mod inspect;
 mod rpcs;
 mod server;
 mod server_certificates;
+mod studio_data;
 mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
