@@ -72,6 +72,7 @@ no_request_ids!(
     database::ListDatabasesRequest,
     database::GetDatabaseRequest,
     database::GetDatabaseRecordRequest,
+    database::GetDatabaseStatisticsRequest,
     security::InspectCertificateRequest,
     security::ListCertificatesRequest,
     security::GetCertificateRequest,
@@ -176,6 +177,8 @@ methods!(database::database_service_client::DatabaseServiceClient {
     list_databases(ListDatabasesRequest) -> ListDatabasesResponse;
     /// Shows one database.
     get_database(GetDatabaseRequest) -> GetDatabaseResponse;
+    /// Counts the documents of a database and of its collections, one page of collections a call.
+    get_database_statistics(GetDatabaseStatisticsRequest) -> GetDatabaseStatisticsResponse;
     /// The whole record, for Operators.
     get_database_record(GetDatabaseRecordRequest) -> GetDatabaseRecordResponse;
     /// Lets a disabled database answer again.

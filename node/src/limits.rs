@@ -384,3 +384,9 @@ pub const STUDIO_FORM_BYTES_MAX: usize = 20 * 1024 * 1024;
 pub const STUDIO_STREAM_LIFE: Duration = Duration::from_secs(15 * 60);
 /// Pause between two looks of a page that follows something.
 pub const STUDIO_LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of a larger form that are read all the same, so that its sender sees the answer.
+pub const STUDIO_FORM_BYTES_DRAINED: usize = 4 * STUDIO_FORM_BYTES_MAX;
+/// Longest time for a form to arrive.
+pub const STUDIO_FORM_TIME_MAX: Duration = Duration::from_secs(60);
+/// Largest document that a page offers to edit, in bytes. A larger one is offered as a file.
+pub const STUDIO_EDITED_BYTES_MAX: usize = 256 * 1024;

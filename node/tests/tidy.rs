@@ -26,8 +26,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &["audit", "authz", "certificates", "limits", "names", "results", "storage"]),
     ("database", &["authz", "limits", "names", "results", "storage"]),
     ("config", &["limits", "names"]),
-    // A client of the contract in this process: it knows no other layer.
-    ("studio", &["limits"]),
+    // A client of the contract in this process: it knows no layer, and asks `certificates` which text misleads.
+    ("studio", &["certificates", "limits"]),
     ("telemetry", &["config", "limits", "names"]),
     (
         "consensus",

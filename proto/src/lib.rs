@@ -28,5 +28,7 @@ area!(monitoring);
 area!(peer);
 area!(security);
 
+mod quiet;
+
 /// The encoded `FileDescriptorSet` of all areas, for reflection and for tests that walk every RPC.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -119,10 +119,13 @@ fn mask(cluster: &Cluster, folder: &Path, text: &str) -> String {
 
 /// A revision is a log index, which an election moves.
 fn revisionless(line: &str) -> String {
-    match line.split_once("revision ") {
-        Some((name, _)) if !name.contains(' ') => format!("{name}revision [index]"),
-        Some(_) | None => line.to_owned(),
+    for field in ["revision ", "applied_index "] {
+        match line.split_once(field) {
+            Some((name, _)) if !name.contains(' ') => return format!("{name}{field}[index]"),
+            Some(_) | None => {}
+        }
     }
+    line.to_owned()
 }
 
 fn masked_word(word: &str) -> String {

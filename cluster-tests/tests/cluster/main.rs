@@ -30,4 +30,5 @@ mod revocation_table;
 mod second_factor;
 mod server_certificates;
 mod studio_sessions;
+mod statistics;
 mod trust;

@@ -126,6 +126,9 @@ fn rows() -> Vec<Row> {
     add(DATABASES, "GetDatabase", "sales", Sales(Access::Read));
     add(DATABASES, "GetDatabase", "other", NotGranted);
     add(DATABASES, "GetDatabase", "missing", NotGranted);
+    add(DATABASES, "GetDatabaseStatistics", "sales", Sales(Access::Read));
+    add(DATABASES, "GetDatabaseStatistics", "other", NotGranted);
+    add(DATABASES, "GetDatabaseStatistics", "missing", NotGranted);
     add(DATABASES, "GetDatabaseRecord", "sales", Operator);
     add(DATABASES, "GetDatabaseRecord", "missing", Operator);
     add(DATABASES, "CreateDatabase", "", Operator);
@@ -135,6 +138,7 @@ fn rows() -> Vec<Row> {
     add(SECURITY, "WhoAmI", "", Public);
     add(SECURITY, "ListCertificates", "", Operator);
     add(SECURITY, "GetCertificate", "", Operator);
+    add(SECURITY, "InspectCertificate", "", Operator);
     add(SECURITY, "ExportServerCertificates", "", Operator);
     for method in
         ["GenerateCertificate", "UploadCertificate", "EditCertificate", "DeleteCertificate"]
@@ -270,6 +274,9 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
         }
         "ListDatabases" => bytes(&database::ListDatabasesRequest::default()),
         "GetDatabase" => bytes(&database::GetDatabaseRequest { name: variant }),
+        "GetDatabaseStatistics" => {
+            bytes(&database::GetDatabaseStatisticsRequest { name: variant, ..Default::default() })
+        }
         "GetDatabaseRecord" => bytes(&database::GetDatabaseRecordRequest { name: variant }),
         // Refused after the decision, so that the table does not fill the cluster with databases.
         "CreateDatabase" => bytes(&database::CreateDatabaseRequest {
@@ -295,6 +302,10 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
             name: format!("generated-{unique}"),
             clearance: clearance.into(),
             request_id: request_id(),
+            ..Default::default()
+        }),
+        "InspectCertificate" => bytes(&security::InspectCertificateRequest {
+            certificate: Identity::new(&unique)?.leaf().to_vec(),
             ..Default::default()
         }),
         "UploadCertificate" => bytes(&security::UploadCertificateRequest {

@@ -356,6 +356,22 @@ async fn on_the_command_line(cluster: &Cluster) -> Result<()> {
     anyhow::ensure!(refused.code == 2 && refused.stderr.contains("has a password"), "{refused:?}");
     std::fs::write(folder.join("password"), "hush\n")?;
     let file = ["--password-file", "password"];
+    // Looked at first: nothing of it is registered, and the password is in no answer.
+    let inspect = ["cert", "inspect", "self.pfx"];
+    let refused = rookery(&inspect).await?;
+    anyhow::ensure!(refused.code == 2 && refused.stderr.contains("has a password"), "{refused:?}");
+    std::fs::write(folder.join("wrong"), "a wrong hush\n")?;
+    let refused = rookery(&[&inspect[..], &["--password-file", "wrong"]].concat()).await?;
+    anyhow::ensure!(refused.code == 2 && !refused.stderr.contains("hush"), "{refused:?}");
+    let looked = rookery(&[&inspect[..], &file].concat()).await?;
+    anyhow::ensure!(looked.code == 0 && looked.stderr.contains("held a private key"), "{looked:?}");
+    anyhow::ensure!(looked.stdout.contains("CN=self"), "{looked:?}");
+    anyhow::ensure!(!format!("{}{}", looked.stdout, looked.stderr).contains("hush"), "{looked:?}");
+    let listed = rookery(&["cert", "list", "--name", "self", "-o", "name"]).await?;
+    anyhow::ensure!(listed.stdout.trim().is_empty(), "it was registered: {listed:?}");
+    for node in &cluster.nodes {
+        anyhow::ensure!(!std::fs::read_to_string(node.log())?.contains("hush"), "{}", node.name);
+    }
     let taken = rookery(&[&upload[..], &user, &file].concat()).await?;
     anyhow::ensure!(taken.code == 0 && taken.stderr.contains("held a private key"), "{taken:?}");
     // The certificates of the servers, as a file that another cluster takes.

@@ -47,6 +47,7 @@ pub const RPCS: &[(&str, RpcRule)] = {
         ("rookery.database.v1.DatabaseService/CreateDatabase", Server(S::CreateDatabase)),
         ("rookery.database.v1.DatabaseService/ListDatabases", Server(S::ListDatabases)),
         ("rookery.database.v1.DatabaseService/GetDatabase", Database(D::ViewDatabase)),
+        ("rookery.database.v1.DatabaseService/GetDatabaseStatistics", Database(D::ViewStatistics)),
         ("rookery.database.v1.DatabaseService/GetDatabaseRecord", Server(S::ViewDatabaseRecord)),
         ("rookery.database.v1.DatabaseService/EnableDatabase", Server(S::EnableDatabase)),
         ("rookery.database.v1.DatabaseService/DisableDatabase", Server(S::DisableDatabase)),

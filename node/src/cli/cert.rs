@@ -2,6 +2,7 @@
 
 mod files;
 mod generate;
+mod inspect;
 mod list;
 mod upload;
 
@@ -54,6 +55,8 @@ pub(super) enum Verb {
     },
     /// Make a key and a certificate, register it, and write the package; the key is kept nowhere else
     Generate(generate::Generate),
+    /// Show what the cluster reads in a file of certificates; registers nothing
+    Inspect(inspect::Inspect),
     /// Register the public part of existing certificates: one file is one entry
     Upload(upload::Upload),
     /// Make a new certificate with clearance, permissions, note and owner of another one
@@ -131,6 +134,7 @@ impl Verb {
                 show(session, Some(certificate))
             }
             Self::Generate(generate) => generate.run(session).await,
+            Self::Inspect(inspect) => inspect.run(session).await,
             Self::Upload(upload) => upload.run(session).await,
             Self::Clone(clone) => clone.run(session).await,
             Self::Edit(edit) => edit.run(session).await,

@@ -1,6 +1,6 @@
 //! `rookery db`: databases.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use rookery_client::proto::database::v1 as proto;
 
 use super::{
@@ -31,6 +31,8 @@ pub(super) enum Verb {
         /// Its name
         name: String,
     },
+    /// Count the documents of a database and of its collections
+    Stats(Stats),
     /// Show the whole record of a database, for Operators
     Record {
         /// Its name
@@ -53,6 +55,19 @@ pub(super) enum Verb {
     },
 }
 
+/// What `rookery db stats` takes.
+#[derive(Debug, Args)]
+pub(super) struct Stats {
+    /// The database
+    name: String,
+    /// One row a collection, all of them, in place of the sums
+    #[arg(long)]
+    collections: bool,
+    /// Read the node's own copy, which may be old
+    #[arg(long)]
+    stale: bool,
+}
+
 const COLUMNS: &[Column] =
     &[column("name"), column("state"), column("access"), column("nodes"), wide("created")];
 
@@ -71,6 +86,7 @@ impl Verb {
                 let answer = client.get_database(proto::GetDatabaseRequest { name }).await?;
                 return session.out.one("name", &row(answer.database.unwrap_or_default()));
             }
+            Self::Stats(stats) => return stats.run(session).await,
             Self::Record { name } => {
                 client.get_database_record(proto::GetDatabaseRecordRequest { name }).await?.record
             }
@@ -96,6 +112,53 @@ impl Verb {
         };
         session.out.one("name", &record_row(record.unwrap_or_default()))
     }
+}
+
+const COLLECTION_COLUMNS: &[Column] = &[column("collection"), column("documents"), column("bytes")];
+
+impl Stats {
+    async fn run(self, session: &mut Session) -> Result<()> {
+        let request = proto::GetDatabaseStatisticsRequest {
+            name: self.name.clone(),
+            page_size: if self.collections { PAGE_SIZE } else { 1 },
+            page_token: String::new(),
+            stale_ok: self.stale,
+        };
+        if self.collections {
+            return collections(session, request).await;
+        }
+        let counted = session.client()?.get_database_statistics(request).await?;
+        let row = Row::new()
+            .with("name", self.name)
+            .with("documents", counted.documents)
+            .with("bytes", counted.bytes)
+            .with("applied_index", counted.applied_index)
+            .with("node", counted.node);
+        session.out.one("name", &row)
+    }
+}
+
+/// Every collection, page by page; the empty name stands for the documents of none.
+async fn collections(
+    session: &mut Session,
+    mut request: proto::GetDatabaseStatisticsRequest,
+) -> Result<()> {
+    let client = session.client()?;
+    let mut rows = Vec::new();
+    loop {
+        let page = client.get_database_statistics(request.clone()).await?;
+        rows.extend(page.collections.into_iter().map(|it| {
+            Row::new()
+                .with("collection", it.name)
+                .with("documents", it.documents)
+                .with("bytes", it.bytes)
+        }));
+        if page.next_page_token.is_empty() || page.next_page_token == request.page_token {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    session.out.list(COLLECTION_COLUMNS, "collection", &rows)
 }
 
 async fn list(session: &mut Session) -> Result<()> {

@@ -65,6 +65,12 @@ impl Row {
         self
     }
 
+    /// These fields alone, in this order.
+    pub(super) fn only(self, names: &[&str]) -> Self {
+        let field = |name: &&str| self.0.iter().find(|(field, _)| field == name).cloned();
+        Self(names.iter().filter_map(field).collect())
+    }
+
     /// JSON as it was stored. What is no JSON becomes a string.
     pub(super) fn with_json(mut self, name: &'static str, json: &[u8]) -> Self {
         let text = String::from_utf8_lossy(json).into_owned();

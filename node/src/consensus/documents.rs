@@ -4,6 +4,9 @@ use std::time::Instant;
 
 use prost::Message as _;
 use rookery_proto::{
+    database::v1::{
+        CollectionStatistics, GetDatabaseStatisticsRequest, GetDatabaseStatisticsResponse,
+    },
     document::v1::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
         Position,
@@ -14,7 +17,7 @@ use rookery_proto::{
 use super::{Consensus, Error, Group};
 use crate::{
     authz::{Author, DatabasePermit},
-    database::{self, ListQuery, Page, page_token},
+    database::{self, Collections, ListQuery, Page, page_token},
     limits,
     names::{CollectionName, DocumentId, GroupId, NodeId, Thumbprint},
 };
@@ -23,6 +26,7 @@ use crate::{
 enum Read {
     Get(GetDocumentRequest),
     List(ListDocumentsRequest),
+    Statistics(GetDatabaseStatisticsRequest),
 }
 
 impl Read {
@@ -30,6 +34,7 @@ impl Read {
         match self {
             Self::Get(request) => request.stale_ok,
             Self::List(request) => request.stale_ok,
+            Self::Statistics(request) => request.stale_ok,
         }
     }
 }
@@ -38,6 +43,7 @@ impl Read {
 enum Answer {
     Get(GetDocumentResponse),
     List(ListDocumentsResponse),
+    Statistics(GetDatabaseStatisticsResponse),
 }
 
 impl Consensus {
@@ -53,7 +59,7 @@ impl Consensus {
     ) -> Result<GetDocumentResponse, Error> {
         match self.read(&permit, Read::Get(request), deadline).await? {
             Answer::Get(response) => Ok(response),
-            Answer::List(_) => Err(Error::Stopped("a list answered a get".to_owned())),
+            Answer::List(_) | Answer::Statistics(_) => Err(other_answer()),
         }
     }
 
@@ -69,7 +75,23 @@ impl Consensus {
     ) -> Result<ListDocumentsResponse, Error> {
         match self.read(&permit, Read::List(request), deadline).await? {
             Answer::List(response) => Ok(response),
-            Answer::Get(_) => Err(Error::Stopped("a get answered a list".to_owned())),
+            Answer::Get(_) | Answer::Statistics(_) => Err(other_answer()),
+        }
+    }
+
+    /// Counts the documents of a database and of its collections.
+    ///
+    /// # Errors
+    /// As [`Consensus::list`].
+    pub async fn statistics(
+        &self,
+        permit: DatabasePermit,
+        request: GetDatabaseStatisticsRequest,
+        deadline: Instant,
+    ) -> Result<GetDatabaseStatisticsResponse, Error> {
+        match self.read(&permit, Read::Statistics(request), deadline).await? {
+            Answer::Statistics(response) => Ok(response),
+            Answer::Get(_) | Answer::List(_) => Err(other_answer()),
         }
     }
 
@@ -106,6 +128,9 @@ impl Consensus {
         match read {
             Read::Get(request) => self.get_here(group, permit, &request).map(Answer::Get),
             Read::List(request) => self.list_here(group, permit, &request).map(Answer::List),
+            Read::Statistics(request) => {
+                self.statistics_here(group, permit, &request).map(Answer::Statistics)
+            }
         }
     }
 
@@ -174,6 +199,38 @@ impl Consensus {
         Ok(ListDocumentsResponse { documents, next_page_token, position })
     }
 
+    fn statistics_here(
+        &self,
+        group: &Group,
+        permit: &DatabasePermit,
+        request: &GetDatabaseStatisticsRequest,
+    ) -> Result<GetDatabaseStatisticsResponse, Error> {
+        let (caller, database) = (permit.author().thumbprint(), permit.database());
+        let after = page_token::decode_collections(caller, database, &request.page_token)
+            .map_err(|e| Error::refused("INVALID_ARGUMENT", e.to_string()))?;
+        let page_size = usize::try_from(request.page_size).unwrap_or(usize::MAX);
+        let (applied_index, _) = group.state.applied();
+        let (view, space) = group.state.view();
+        let size = database::size(view.as_ref(), space)?;
+        let page = database::collections(view.as_ref(), space, after.as_ref(), page_size)?;
+        let Collections { sizes, next_after } = page;
+        let collection = |(name, size): (String, database::Size)| CollectionStatistics {
+            name,
+            documents: size.documents,
+            bytes: size.bytes,
+        };
+        Ok(GetDatabaseStatisticsResponse {
+            documents: size.documents,
+            bytes: size.bytes,
+            collections: sizes.into_iter().map(collection).collect(),
+            next_page_token: next_after.map_or_else(String::new, |after| {
+                page_token::encode_collections(caller, database, &after)
+            }),
+            applied_index,
+            node: self.node(self.node_id()).map_or_else(String::new, |node| node.name),
+        })
+    }
+
     async fn read_there(
         &self,
         permit: &DatabasePermit,
@@ -192,6 +249,9 @@ impl Consensus {
             read: Some(match &read {
                 Read::Get(request) => peer::document_read::Read::Get(request.encode_to_vec()),
                 Read::List(request) => peer::document_read::Read::List(request.encode_to_vec()),
+                Read::Statistics(request) => {
+                    peer::document_read::Read::Statistics(request.encode_to_vec())
+                }
             }),
         });
         let mut last = Error::NoLeader;
@@ -260,14 +320,22 @@ impl Consensus {
             peer::document_read::Read::List(bytes) => {
                 Read::List(ListDocumentsRequest::decode(bytes.as_slice()).map_err(malformed)?)
             }
+            peer::document_read::Read::Statistics(bytes) => Read::Statistics(
+                GetDatabaseStatisticsRequest::decode(bytes.as_slice()).map_err(malformed)?,
+            ),
         };
         // Only here: a forwarded read is never forwarded again.
         let group = self.group(permit.database().into())?;
         Ok(match self.read_here(&group, permit, read, deadline).await? {
             Answer::Get(response) => response.encode_to_vec(),
             Answer::List(response) => response.encode_to_vec(),
+            Answer::Statistics(response) => response.encode_to_vec(),
         })
     }
+}
+
+fn other_answer() -> Error {
+    Error::Stopped("a read was answered by another".to_owned())
 }
 
 fn list_query(
@@ -299,5 +367,8 @@ fn decode_answer(read: &Read, bytes: &[u8]) -> Result<Answer, Error> {
     Ok(match read {
         Read::Get(_) => Answer::Get(GetDocumentResponse::decode(bytes).map_err(malformed)?),
         Read::List(_) => Answer::List(ListDocumentsResponse::decode(bytes).map_err(malformed)?),
+        Read::Statistics(_) => {
+            Answer::Statistics(GetDatabaseStatisticsResponse::decode(bytes).map_err(malformed)?)
+        }
     })
 }

@@ -275,6 +275,7 @@ impl Consensus {
                 let operation = match read.read.as_ref().ok_or_else(malformed)? {
                     peer::document_read::Read::Get(_) => DatabaseOperation::ReadDocument,
                     peer::document_read::Read::List(_) => DatabaseOperation::ListDocuments,
+                    peer::document_read::Read::Statistics(_) => DatabaseOperation::ViewStatistics,
                 };
                 let caller = fresh.registry.caller(Some(author));
                 let permit = authz::decide_database(

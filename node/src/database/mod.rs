@@ -26,7 +26,8 @@ use rookery_proto::log::v1::{
 };
 
 pub use crate::results::Error;
-pub use read::{ListQuery, Page, count, get, list};
+pub use read::{Collections, ListQuery, Page, collections, get, list, size};
+pub use records::Size;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use records::{after_prefix, collection_key, collection_prefix, document_key};
 
@@ -142,25 +143,28 @@ fn batch(
         let record = state.get(&records::document_key(&write.id))?;
         let record = record.as_deref().map(records::decode).transpose()?;
         precondition(place, write, database, record.as_ref())?;
-        stored.push(record.map(|record| record.collection));
+        stored.push(record.map(|record| (record.collection, record.json.len() as u64)));
     }
-    let (mut added, mut removed) = (0, 0);
+    let mut recount = records::Recount::default();
     let mut results = Vec::with_capacity(command.writes.len());
     for ((ordinal, write), old) in (0..).zip(&command.writes).zip(stored) {
+        let collection = old.as_ref().map(|(collection, _)| collection.as_str());
         let result = match &write.operation {
             Some(document_write::Operation::Put(document)) => {
-                added += u64::from(old.is_none());
-                put(entry, ordinal, &write.id, document, old.as_deref(), state)?
+                recount.add(&document.collection, document.json.len() as u64)?;
+                put(entry, ordinal, &write.id, document, collection, state)?
             }
             // `apply` stopped at writes without an operation.
             Some(document_write::Operation::Delete(_)) | None => {
-                removed += u64::from(old.is_some());
-                delete(&write.id, old.as_deref(), state)?
+                delete(&write.id, collection, state)?
             }
         };
+        if let Some((collection, bytes)) = old {
+            recount.remove(collection, bytes)?;
+        }
         results.push(result);
     }
-    records::recount(state, added, removed)?;
+    recount.write(state)?;
     Ok(DatabaseOutcome { results })
 }
 

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     database::ListQuery,
     limits,
-    names::{DatabaseId, DocumentId, Thumbprint},
+    names::{CollectionName, DatabaseId, DocumentId, Thumbprint},
 };
 
 const VERSION: u8 = 1;
@@ -124,4 +124,32 @@ pub fn decode(
     let position = String::from_utf8(position).map_err(|_| Refused::Malformed)?;
     let after = DocumentId::parse(&position).map_err(|_| Refused::Malformed)?;
     if after.as_str().starts_with(&query.prefix) { Ok(after) } else { Err(Refused::Malformed) }
+}
+
+/// What a page of collections is bound to.
+fn collections(caller: Option<Thumbprint>, database: DatabaseId) -> Binding {
+    Binding::new(caller, "collections").field(&database.0.to_be_bytes())
+}
+
+/// The token for the page of collections after `after`.
+#[must_use]
+pub fn encode_collections(caller: Option<Thumbprint>, database: DatabaseId, after: &str) -> String {
+    collections(caller, database).encode(after.as_bytes())
+}
+
+/// The collection after which the page of a token begins; `None` for the first page, whose token is empty.
+///
+/// # Errors
+/// [`Refused`].
+pub fn decode_collections(
+    caller: Option<Thumbprint>,
+    database: DatabaseId,
+    token: &str,
+) -> Result<Option<CollectionName>, Refused> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let position = collections(caller, database).decode(token)?;
+    let position = String::from_utf8(position).map_err(|_| Refused::Malformed)?;
+    CollectionName::parse(&position).map(Some).map_err(|_| Refused::Malformed)
 }

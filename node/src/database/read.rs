@@ -1,11 +1,11 @@
-//! Reading documents: one by its id, or a page of them.
+//! Reading documents: one by its id, a page of them, or how many there are.
 
 use std::ops::{Bound, ControlFlow};
 
 use rookery_proto::document::v1::Document;
 
 use crate::{
-    database::{Error, records},
+    database::{Error, Size, records},
     limits,
     names::{CollectionName, DocumentId},
     storage::{Read, Space},
@@ -23,12 +23,53 @@ pub fn get(read: &dyn Read, space: Space, id: &DocumentId) -> Result<Option<Docu
     Ok(Some(records::document(records::database_of(space), id.as_str().to_owned(), record)))
 }
 
-/// The number of documents in a database.
+/// The documents of a database, counted.
 ///
 /// # Errors
 /// As [`get`].
-pub fn count(read: &dyn Read, space: Space) -> Result<u64, Error> {
-    records::count(read.get(space, &[records::COUNT])?)
+pub fn size(read: &dyn Read, space: Space) -> Result<Size, Error> {
+    records::size(read.get(space, &[records::SIZE])?)
+}
+
+/// Collections in the byte order of their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Collections {
+    /// Name and size of each that has documents; the empty name stands for the documents of none.
+    pub sizes: Vec<(String, Size)>,
+    /// Where the next page begins: after this name. `None` at the end.
+    pub next_after: Option<String>,
+}
+
+/// A page of collections with their sizes: those after the name `after`, at most `limits::PAGE_SIZE_MAX`.
+///
+/// # Errors
+/// As [`get`].
+pub fn collections(
+    read: &dyn Read,
+    space: Space,
+    after: Option<&CollectionName>,
+    page_size: usize,
+) -> Result<Collections, Error> {
+    let from = match after {
+        // The name itself with a zero byte behind it is the first key after it.
+        Some(after) => [records::collection_size_key(after.as_str()).as_slice(), &[0]].concat(),
+        None => records::collection_size_key(""),
+    };
+    let to = [records::COLLECTION_SIZE + 1];
+    let most = page_or_default(page_size);
+    let mut found = Vec::new();
+    read.scan(space, &from, Bound::Excluded(&to), &mut |key, value| {
+        found.push((key.get(1..).unwrap_or_default().to_vec(), value));
+        if found.len() <= most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    let more = found.len() > most;
+    found.truncate(most);
+    let sizes = found
+        .into_iter()
+        .map(|(name, record)| Ok((text(&name)?, Size::decode(&record)?)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    let next_after = sizes.last().filter(|_| more).map(|(name, _)| name.clone());
+    Ok(Collections { sizes, next_after })
 }
 
 /// Which documents a page is cut from.
@@ -48,10 +89,14 @@ pub struct ListQuery {
 
 impl ListQuery {
     fn page_size(&self) -> usize {
-        match self.page_size {
-            0 => limits::PAGE_SIZE_DEFAULT,
-            size => size.min(limits::PAGE_SIZE_MAX),
-        }
+        page_or_default(self.page_size)
+    }
+}
+
+fn page_or_default(asked: usize) -> usize {
+    match asked {
+        0 => limits::PAGE_SIZE_DEFAULT,
+        size => size.min(limits::PAGE_SIZE_MAX),
     }
 }
 
@@ -146,7 +191,7 @@ fn list_collection(
 }
 
 fn text(id: &[u8]) -> Result<String, Error> {
-    String::from_utf8(id.to_vec()).map_err(|_| Error::corrupt("document id", "it is not UTF-8"))
+    String::from_utf8(id.to_vec()).map_err(|_| Error::corrupt("key", "it is not UTF-8"))
 }
 
 /// A page under way.

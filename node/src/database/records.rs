@@ -4,11 +4,14 @@
 //! | --- | --- |
 //! | `10` id | `DocumentRecord` |
 //! | `11` length of collection (1 byte) collection id | empty; documents of no collection are not in it |
-//! | `12` | number of documents, 8 bytes big endian |
+//! | `12` | [`Size`] of the database: number of documents, their bytes; 8 bytes each, big endian |
+//! | `13` collection | [`Size`] of a collection that has documents; the empty name stands for the documents of none |
 //!
 //! The last component of a key stands as it is, so that documents are in the byte order of their ids; every one before
 //! it has its length in front, so no id can pass for a part of another collection. `00` to `0f` belong to the layer
 //! above (applied position, membership); `70` and `71` to [`crate::results`].
+
+use std::{borrow::Cow, collections::BTreeMap};
 
 use prost::Message as _;
 use rookery_proto::{document::v1::Document, log::v1::DocumentRecord};
@@ -21,7 +24,128 @@ use crate::{
 
 pub(super) const DOCUMENT: u8 = 0x10;
 pub(super) const BY_COLLECTION: u8 = 0x11;
-pub(super) const COUNT: u8 = 0x12;
+pub(super) const SIZE: u8 = 0x12;
+pub(super) const COLLECTION_SIZE: u8 = 0x13;
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Documents.
+    pub documents: u64,
+    /// The length of their JSON as it was written; ids, collections and metadata are not in it.
+    pub bytes: u64,
+}
+
+impl Size {
+    /// One document with this many bytes of JSON.
+    pub(super) fn of_one(bytes: u64) -> Self {
+        Self { documents: 1, bytes }
+    }
+
+    /// `None` where it is more than can be counted.
+    pub(super) fn plus(self, other: Self) -> Option<Self> {
+        Some(Self {
+            documents: self.documents.checked_add(other.documents)?,
+            bytes: self.bytes.checked_add(other.bytes)?,
+        })
+    }
+
+    /// `None` where `other` is more than there is.
+    pub(super) fn minus(self, other: Self) -> Option<Self> {
+        Some(Self {
+            documents: self.documents.checked_sub(other.documents)?,
+            bytes: self.bytes.checked_sub(other.bytes)?,
+        })
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let number = |half: &[u8]| half.try_into().map(u64::from_be_bytes);
+        let (documents, size) = bytes.split_at_checked(8).unwrap_or_default();
+        match (number(documents), number(size)) {
+            (Ok(documents), Ok(bytes)) => Ok(Self { documents, bytes }),
+            (Err(_), _) | (_, Err(_)) => Err(Error::corrupt("size", "not 16 bytes")),
+        }
+    }
+
+    fn encode(self) -> Vec<u8> {
+        [self.documents.to_be_bytes(), self.bytes.to_be_bytes()].concat()
+    }
+}
+
+/// What a batch adds and takes away, by collection. It reaches the state once, with the batch, whose writes are at most
+/// `limits::BATCH_WRITES_MAX`.
+#[derive(Debug, Default)]
+pub(super) struct Recount<'b>(BTreeMap<Cow<'b, str>, Change>);
+
+/// Two sums, because numbers that never go below zero hold either.
+#[derive(Debug, Default)]
+struct Change {
+    added: Size,
+    removed: Size,
+}
+
+impl Change {
+    fn is_none(&self) -> bool {
+        self.added == self.removed
+    }
+}
+
+impl<'b> Recount<'b> {
+    /// A document that is stored from now on.
+    pub(super) fn add(&mut self, collection: &'b str, bytes: u64) -> Result<(), Error> {
+        let change = self.0.entry(Cow::Borrowed(collection)).or_default();
+        sum(&mut change.added, Size::of_one(bytes))
+    }
+
+    /// A document that was stored until now.
+    pub(super) fn remove(&mut self, collection: String, bytes: u64) -> Result<(), Error> {
+        let change = self.0.entry(Cow::Owned(collection)).or_default();
+        sum(&mut change.removed, Size::of_one(bytes))
+    }
+
+    /// Writes the sizes that the batch leads to. A collection that has none left has no record either.
+    pub(super) fn write(self, state: &mut Overlay<'_>) -> Result<(), Error> {
+        let mut all = Change::default();
+        for (collection, change) in self.0 {
+            sum(&mut all.added, change.added)?;
+            sum(&mut all.removed, change.removed)?;
+            resize(state, &collection_size_key(&collection), &change)?;
+        }
+        resize(state, &[SIZE], &all)
+    }
+}
+
+fn sum(to: &mut Size, size: Size) -> Result<(), Error> {
+    *to = to.plus(size).ok_or_else(|| Error::corrupt("size", "it is more than can be counted"))?;
+    Ok(())
+}
+
+fn resize(state: &mut Overlay<'_>, key: &[u8], change: &Change) -> Result<(), Error> {
+    if change.is_none() {
+        return Ok(());
+    }
+    let mut size = size(state.get(key)?)?;
+    sum(&mut size, change.added)?;
+    let left = size
+        .minus(change.removed)
+        .ok_or_else(|| Error::corrupt("size", "it is less than what was deleted"))?;
+    if left == Size::default() {
+        state.delete(key)?;
+    } else {
+        state.put(key, left.encode())?;
+    }
+    Ok(())
+}
+
+/// The size in a record; nothing where there is none.
+pub(super) fn size(record: Option<Vec<u8>>) -> Result<Size, Error> {
+    record.as_deref().map_or(Ok(Size::default()), Size::decode)
+}
+
+/// The key of a collection's size, or of the first one whose name starts with `collection`.
+pub(super) fn collection_size_key(collection: &str) -> Vec<u8> {
+    [&[COLLECTION_SIZE], collection.as_bytes()].concat()
+}
 
 /// The key of a document, or of the first one whose id starts with `id`.
 pub(crate) fn document_key(id: &str) -> Vec<u8> {
@@ -51,25 +175,6 @@ pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 
 pub(super) fn decode(bytes: &[u8]) -> Result<DocumentRecord, Error> {
     DocumentRecord::decode(bytes).map_err(|e| Error::corrupt("document", e))
-}
-
-pub(super) fn count(bytes: Option<Vec<u8>>) -> Result<u64, Error> {
-    let Some(bytes) = bytes else { return Ok(0) };
-    let bytes = bytes.try_into().map_err(|_| Error::corrupt("document count", "not 8 bytes"))?;
-    Ok(u64::from_be_bytes(bytes))
-}
-
-/// Adds `added` to the number of documents and takes `removed` from it.
-pub(super) fn recount(state: &mut Overlay<'_>, added: u64, removed: u64) -> Result<(), Error> {
-    if added == removed {
-        return Ok(());
-    }
-    let documents = count(state.get(&[COUNT])?)?
-        .checked_add(added)
-        .and_then(|documents| documents.checked_sub(removed))
-        .ok_or_else(|| Error::corrupt("document count", "it is less than what was deleted"))?;
-    state.put(&[COUNT], documents.to_be_bytes().to_vec())?;
-    Ok(())
 }
 
 /// The etag of a document: changes with every write, and differs from every etag of a namesake of its database,

@@ -109,14 +109,15 @@ fn a_document_is_kept_byte_for_byte_and_its_etag_changes_with_every_write() {
     assert_eq!(database.get("x"), Some(("c".into(), json.into(), "7-1-0".into())));
     database.write(vec![put_write("y", "", "{}"), put_write("x", "", json)]);
     assert_eq!(database.get("x").unwrap().2, "7-2-1");
-    assert_eq!(count(&database.memory, space(GROUP)).unwrap(), 2);
+    let all = |database: &Database| size(&database.memory, space(GROUP)).unwrap();
+    assert_eq!(all(&database), Size { documents: 2, bytes: json.len() as u64 + 2 });
     let gone = database.write(vec![delete_write("x"), delete_write("nothing")]);
     assert_eq!(
         results(&gone),
         [("x".into(), String::new(), true), ("nothing".into(), String::new(), false)]
     );
     assert_eq!(database.get("x"), None);
-    assert_eq!(count(&database.memory, space(GROUP)).unwrap(), 1);
+    assert_eq!(all(&database), Size { documents: 1, bytes: 2 });
 }
 
 #[test]
@@ -416,7 +417,8 @@ fn the_bytes_of_commands_and_records_are_as_they_were() {
         [
             "1061 = 0a016312027b7d18012802",
             "11016361 = ",
-            "12 = 0000000000000001",
+            "12 = 00000000000000010000000000000002",
+            "1363 = 00000000000000010000000000000002",
             "7000000000000000000000000000000001 = \
              08021212080110052a0c0a0a0a01611205372d312d30\
              1a20d26511461e6b8c7e185c18e75069f9c10ee713f90b53aac00b726809c3e914ec",
@@ -433,7 +435,8 @@ fn random_writes() -> impl Strategy<Value = Vec<Vec<(u8, u8, u8)>>> {
 fn writes_of(batch: &[(u8, u8, u8)], index: u64) -> Vec<DocumentWrite> {
     let one = |(id, collection, kind): &(u8, u8, u8)| {
         let id = format!("d{id}");
-        let put = put_write(&id, ["", "a", "b", "ab"][usize::from(*collection)], "{\"x\":[1]}");
+        let json = ["{}", "{\"x\":[1]}"][usize::from(*kind > 3)];
+        let put = put_write(&id, ["", "a", "b", "ab"][usize::from(*collection)], json);
         match kind {
             0 => delete_write(&id),
             1 => when(Condition::MustNotExist(true), put),
@@ -442,6 +445,106 @@ fn writes_of(batch: &[(u8, u8, u8)], index: u64) -> Vec<DocumentWrite> {
         }
     };
     batch.iter().map(one).collect()
+}
+
+/// The sizes as the documents themselves say.
+fn recount(memory: &Memory) -> (Size, std::collections::BTreeMap<String, Size>) {
+    let mut by_collection = std::collections::BTreeMap::<String, Size>::new();
+    let mut all = Size::default();
+    for (_, record) in memory.records.iter().filter(|(key, _)| key[0] == records::DOCUMENT) {
+        let record = DocumentRecord::decode(record.as_slice()).unwrap();
+        for size in [&mut all, by_collection.entry(record.collection).or_default()] {
+            size.documents += 1;
+            size.bytes += record.json.len() as u64;
+        }
+    }
+    (all, by_collection)
+}
+
+#[test]
+fn documents_and_bytes_are_counted_by_collection() {
+    let mut database = Database::default();
+    let check = |database: &Database, expected: &[(&str, u64, u64)]| {
+        let counted = collections(&database.memory, space(GROUP), None, 0).unwrap().sizes;
+        let counted: Vec<_> = counted
+            .iter()
+            .map(|(name, size)| (name.as_str(), size.documents, size.bytes))
+            .collect();
+        assert_eq!(counted, expected);
+        let all = size(&database.memory, space(GROUP)).unwrap();
+        let sum = |of: fn(&(&str, u64, u64)) -> u64| expected.iter().map(of).sum::<u64>();
+        assert_eq!((all.documents, all.bytes), (sum(|it| it.1), sum(|it| it.2)));
+    };
+    check(&database, &[]);
+    database.write(vec![put_write("a", "c", "{}"), put_write("b", "", "{ }")]);
+    check(&database, &[("", 1, 3), ("c", 1, 2)]);
+    // The same number, other bytes; then another collection; then nothing of the old one.
+    database.write(vec![put_write("a", "c", "{\"n\":1}")]);
+    check(&database, &[("", 1, 3), ("c", 1, 7)]);
+    database.write(vec![put_write("a", "cc", "{\"n\":1}"), put_write("x", "c", "{}")]);
+    check(&database, &[("", 1, 3), ("c", 1, 2), ("cc", 1, 7)]);
+    database.write(vec![delete_write("x"), put_write("b", "cc", "{ }")]);
+    check(&database, &[("cc", 2, 10)]);
+    // What a batch refuses was not counted, and a write that changes nothing counts nothing twice.
+    let refused = when(Condition::MustNotExist(true), put_write("a", "z", "{}"));
+    database.write(vec![put_write("new", "z", "{}"), refused]);
+    database.write(vec![put_write("a", "cc", "{\"n\":1}")]);
+    check(&database, &[("cc", 2, 10)]);
+    database.write(vec![delete_write("a"), delete_write("b"), delete_write("nothing")]);
+    check(&database, &[]);
+    let sizes = [records::SIZE, records::COLLECTION_SIZE];
+    assert!(!database.memory.records.keys().any(|key| sizes.contains(&key[0])), "an empty record");
+}
+
+#[test]
+fn collections_are_counted_page_by_page() {
+    let mut database = Database::default();
+    let names = ["", "a", "a!", "aa", "b", "é", "\u{10ffff}"];
+    for (n, name) in names.into_iter().enumerate() {
+        database.write(vec![put_write(&n.to_string(), name, "{}")]);
+    }
+    let caller = Some(crate::names::Thumbprint::of(b"caller"));
+    for page_size in [0, 1, 2, 7, 1_000_000] {
+        let mut token = String::new();
+        let mut seen = Vec::new();
+        loop {
+            let after = page_token::decode_collections(caller, DatabaseId(GROUP), &token).unwrap();
+            let page =
+                collections(&database.memory, space(GROUP), after.as_ref(), page_size).unwrap();
+            seen.extend(page.sizes.into_iter().map(|(name, _)| name));
+            let Some(after) = page.next_after else { break };
+            token = page_token::encode_collections(caller, DatabaseId(GROUP), &after);
+        }
+        assert_eq!(seen, names, "{page_size}");
+    }
+    let token = page_token::encode_collections(caller, DatabaseId(GROUP), "a");
+    let other = page_token::decode_collections(caller, DatabaseId(8), &token);
+    assert_eq!(other, Err(page_token::Refused::OtherQuery));
+}
+
+#[test]
+fn a_size_that_does_not_fit_its_documents_stops_the_node() {
+    let mut database = Database::default();
+    database.write(vec![put_write("a", "c", "{}")]);
+    let number =
+        |documents: u64, bytes: u64| [documents.to_be_bytes(), bytes.to_be_bytes()].concat();
+    for (key, record) in [
+        (records::collection_size_key("c"), number(0, 9)),
+        (records::collection_size_key("c"), number(1, 1)),
+        (vec![records::SIZE], number(0, 0)),
+        (vec![records::SIZE], vec![0; 8]),
+        (vec![records::SIZE], vec![0; 17]),
+    ] {
+        let mut memory = database.memory.clone();
+        memory.records.insert(key, record);
+        let command = command(9, 0, vec![delete_write("a")]);
+        let error = memory.batch(GROUP, |state| apply(2, &command, state)).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+    let mut memory = database.memory.clone();
+    memory.records.insert(vec![records::SIZE], number(u64::MAX, 2));
+    let command = command(9, 0, vec![put_write("b", "c", "{}")]);
+    assert!(memory.batch(GROUP, |state| apply(2, &command, state)).is_err());
 }
 
 proptest! {
@@ -471,8 +574,11 @@ proptest! {
         prop_assert_eq!(one.0.hash, one.0.rehash());
         prop_assert_ne!(one.0.hash, StateHash::default());
 
-        let documents = one.0.records.keys().filter(|key| key[0] == records::DOCUMENT).count();
-        prop_assert_eq!(count(&one.0, space(GROUP)).unwrap(), documents as u64);
+        let (all, by_collection) = recount(&one.0);
+        prop_assert_eq!(size(&one.0, space(GROUP)).unwrap(), all);
+        let counted = collections(&one.0, space(GROUP), None, 0).unwrap();
+        prop_assert_eq!(counted.next_after, None);
+        prop_assert!(counted.sizes.into_iter().eq(by_collection));
         // The collection index lists exactly the documents that say so.
         let all = list(&one.0, space(GROUP), &ListQuery::default()).unwrap().documents;
         for collection in ["a", "b", "ab"] {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rookery_proto::{
     cluster::v1::{Node, NodeStatus},
+    database::v1::{GetDatabaseStatisticsRequest, GetDatabaseStatisticsResponse},
     document::v1::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
     },
@@ -89,6 +90,14 @@ pub trait Engine: Send + Sync + 'static {
         request: ListDocumentsRequest,
         deadline: Instant,
     ) -> Result<ListDocumentsResponse, Error>;
+
+    /// Counts the documents of the permit's database, here or on a node that holds it.
+    async fn statistics(
+        &self,
+        permit: DatabasePermit,
+        request: GetDatabaseStatisticsRequest,
+        deadline: Instant,
+    ) -> Result<GetDatabaseStatisticsResponse, Error>;
 
     /// The open join tokens, without secrets.
     async fn join_tokens(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rookery_proto::{
     cluster::v1::{Node, NodeStatus},
+    database::v1::{GetDatabaseStatisticsRequest, GetDatabaseStatisticsResponse},
     document::v1::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
     },
@@ -108,6 +109,15 @@ impl Engine for RaftEngine {
         deadline: Instant,
     ) -> Result<ListDocumentsResponse, Error> {
         self.consensus.list(permit, request, deadline.into_std()).await
+    }
+
+    async fn statistics(
+        &self,
+        permit: DatabasePermit,
+        request: GetDatabaseStatisticsRequest,
+        deadline: Instant,
+    ) -> Result<GetDatabaseStatisticsResponse, Error> {
+        self.consensus.statistics(permit, request, deadline.into_std()).await
     }
 
     async fn join_tokens(

@@ -13,7 +13,7 @@ use super::{
     store::Replica,
 };
 use crate::{
-    database::{self, ListQuery, json},
+    database::{self, ListQuery, Size, json},
     limits,
     names::{CollectionName, DatabaseId, DocumentId, Thumbprint},
     results::Error,
@@ -189,7 +189,7 @@ fn check_applied(
 /// What is read is what was written: one by one, as a list, and by collection.
 fn check_model(replica: &Replica, model: &Model) {
     let (read, space) = (&replica.memory, replica.space);
-    assert_eq!(database::count(read, space).unwrap(), model.len() as u64);
+    check_sizes(replica, model);
     let all = database::list(read, space, &ListQuery { page_size: 1_000, ..ListQuery::default() });
     let all = all.unwrap().documents;
     assert!(all.iter().map(|document| &document.id).eq(model.keys()));
@@ -208,6 +208,22 @@ fn check_model(replica: &Replica, model: &Model) {
         let held = model.iter().filter(|(_, (held, _))| held == collection).map(|(id, _)| id);
         assert!(listed.iter().map(|document| &document.id).eq(held), "a collection lists others");
     }
+}
+
+/// What is counted is what a recount finds, of the database and of every collection.
+fn check_sizes(replica: &Replica, model: &Model) {
+    let (read, space) = (&replica.memory, replica.space);
+    let mut sizes: BTreeMap<String, Size> = BTreeMap::new();
+    let mut all = Size::default();
+    for (collection, json) in model.values() {
+        for size in [sizes.entry(collection.clone()).or_default(), &mut all] {
+            size.documents += 1;
+            size.bytes += json.len() as u64;
+        }
+    }
+    assert_eq!(database::size(read, space).unwrap(), all);
+    let counted = database::collections(read, space, None, 1_000).unwrap();
+    assert!(counted.sizes.into_iter().eq(sizes), "a collection is counted wrong");
 }
 
 pub(super) fn command_seeds() -> Vec<Vec<u8>> {

@@ -17,6 +17,9 @@
 //! | [`assets`] | stylesheet, script and icon, in the binary |
 //! | [`words`] | dates, names and numbers as people read them |
 //! | [`charts`], [`health`] | the last hour as drawings, and what is wrong, for the overview |
+//! | [`odd`] | text of documents, with what cannot be seen made visible |
+//! | [`rights`] | what the visitor may do to one database |
+//! | [`posted`] | forms within their bound |
 //! | the others | an area each: a handler reads its query or form, calls, and fills a template |
 //!
 //! **Invariant:** whatever came from outside reaches a page through askama's escaping; no template marks text as safe.
@@ -44,6 +47,9 @@ mod not_let_in;
 mod overview;
 mod second_factor;
 mod visible;
+mod odd;
+mod posted;
+mod rights;
 mod visit;
 mod words;
 
@@ -118,17 +124,25 @@ fn certificate_pages() -> Router<Contract> {
 
 fn database_pages() -> Router<Contract> {
     Router::new()
-        .route("/studio/databases", get(databases::page))
-        .route("/studio/databases/create", get(databases::create_form).post(databases::create))
-        .route("/studio/database", get(databases::show))
-        .route("/studio/database/state", post(databases::set_state))
-        .route("/studio/database/access", post(databases::set_access))
-        .route("/studio/database/delete", get(databases::delete_form).post(databases::delete))
-        .route("/studio/documents", get(documents::page))
-        .route("/studio/documents/create", get(documents::create_form))
-        .route("/studio/documents/export", get(documents::export))
-        .route("/studio/document", get(documents::show).post(documents::put))
-        .route("/studio/document/delete", post(documents::delete))
+        .route("/studio/databases", get(databases::list::page))
+        .route(
+            "/studio/databases/create",
+            get(databases::create::form).post(databases::create::submit),
+        )
+        .route("/studio/database", get(databases::show::page))
+        .route("/studio/database/state", post(databases::change::set_state))
+        .route("/studio/database/grant", get(databases::access::search))
+        .route("/studio/database/access", post(databases::access::submit))
+        .route(
+            "/studio/database/delete",
+            get(databases::change::delete_form).post(databases::change::delete),
+        )
+        .route("/studio/documents", get(documents::list::page))
+        .route("/studio/documents/create", get(documents::show::create_form))
+        .route("/studio/documents/export", get(documents::list::export))
+        .route("/studio/document", get(documents::show::page).post(documents::change::put))
+        .route("/studio/document/download", get(documents::show::download))
+        .route("/studio/document/delete", post(documents::change::delete))
 }
 
 fn cluster_pages() -> Router<Contract> {

@@ -69,13 +69,7 @@ impl PasswordArgs {
 
 /// Says what became of the rest of an upload.
 pub(in crate::cli) fn explain_upload(answer: &proto::UploadCertificateResponse) {
-    if answer.private_key_dropped {
-        message("warning: the file held a private key; it was sent and dropped");
-    }
-    if answer.authorities_skipped > 0 {
-        let skipped = answer.authorities_skipped;
-        message(&format!("{skipped} certificates that only issue others in it were skipped"));
-    }
+    explain_left_out(answer.private_key_dropped, answer.authorities_skipped);
     if let [_, others @ ..] = answer.thumbprints.as_slice()
         && !others.is_empty()
     {
@@ -84,6 +78,17 @@ pub(in crate::cli) fn explain_upload(answer: &proto::UploadCertificateResponse) 
             others.len(),
             others.join(", ")
         ));
+    }
+}
+
+/// Says what of a file was not looked at.
+pub(in crate::cli) fn explain_left_out(private_key_dropped: bool, authorities_skipped: u32) {
+    if private_key_dropped {
+        message("warning: the file held a private key; it was sent and dropped");
+    }
+    if authorities_skipped > 0 {
+        let skipped = authorities_skipped;
+        message(&format!("{skipped} certificates that only issue others in it were skipped"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Databases: create, list, show, enable, disable, delete.
+//! Databases: create, list, show, count, enable, disable, delete.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,8 +8,8 @@ use rookery_proto::{
         DeleteDatabaseRequest, DeleteDatabaseResponse, DisableDatabaseRequest,
         DisableDatabaseResponse, EnableDatabaseRequest, EnableDatabaseResponse,
         GetDatabaseRecordRequest, GetDatabaseRecordResponse, GetDatabaseRequest,
-        GetDatabaseResponse, ListDatabasesRequest, ListDatabasesResponse,
-        database_service_server::DatabaseService,
+        GetDatabaseResponse, GetDatabaseStatisticsRequest, GetDatabaseStatisticsResponse,
+        ListDatabasesRequest, ListDatabasesResponse, database_service_server::DatabaseService,
     },
     document::v1::GetDocumentRequest,
     log::v1 as log,
@@ -21,7 +21,7 @@ use crate::{
     authz::{self, Access, DatabaseOperation, Permit, ServerOperation},
     cluster::Registry,
     consensus,
-    database::page_token::Binding,
+    database::page_token::{self, Binding},
     edge::{
         Edge, convert,
         peer_identity::CallContext,
@@ -101,6 +101,22 @@ impl DatabaseService for Databases {
         let access = access(&context, &record).ok_or_else(unexpected_outcome)?;
         let database = Some(shown(&record, access, &context.registry));
         Ok(Response::new(GetDatabaseResponse { database }))
+    }
+
+    async fn get_database_statistics(
+        &self,
+        request: Request<GetDatabaseStatisticsRequest>,
+    ) -> Result<Response<GetDatabaseStatisticsResponse>, Status> {
+        let name = &request.get_ref().name;
+        let operation = DatabaseOperation::ViewStatistics;
+        let (permit, _, context) = self.0.authorize_database(&request, name, operation).await?;
+        let asked = request.into_inner();
+        page_size(asked.page_size)?;
+        let (caller, id) = (context.thumbprint(), permit.database());
+        page_token::decode_collections(caller, id, &asked.page_token)
+            .map_err(|why| convert::invalid("page_token", why))?;
+        let response = self.0.engine.statistics(permit, asked, context.deadline).await;
+        Ok(Response::new(response.map_err(convert::status)?))
     }
 
     async fn get_database_record(

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 use rookery_proto::{
     cluster::v1::{GroupStatus, Node, NodeStatus},
+    database::v1::{
+        CollectionStatistics, GetDatabaseStatisticsRequest, GetDatabaseStatisticsResponse,
+    },
     document::v1::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
         Position,
@@ -26,14 +29,14 @@ use crate::{
         audit::{AuditView, PeerHead},
         local::Silence,
     },
-    database::{self, ListQuery},
+    database::{self, ListQuery, page_token},
     edge::{
         connections::Connections,
         engine::{Engine, Membership},
         join_token::JoinToken,
         node_keys::NodeKeys,
     },
-    names::{CertificateName, DocumentId, GroupId, NodeId, RequestId, Thumbprint},
+    names::{CertificateName, CollectionName, DocumentId, GroupId, NodeId, RequestId, Thumbprint},
     own_certificate::{self, Looked},
     results::testing::{Memory, space},
 };
@@ -239,12 +242,60 @@ impl Engine for Fake {
         deadline: Instant,
     ) -> Result<ListDocumentsResponse, Error> {
         self.answers(deadline).await?;
-        let query = ListQuery { prefix: request.prefix, ..ListQuery::default() };
+        let (caller, id) = (permit.author().thumbprint(), permit.database());
+        let mut query = ListQuery {
+            prefix: request.prefix,
+            collection: Some(request.collection)
+                .filter(|name| !name.is_empty())
+                .map(|name| CollectionName::parse(&name).unwrap()),
+            page_size: request.page_size as usize,
+            ids_only: request.ids_only,
+            after: None,
+        };
+        if !request.page_token.is_empty() {
+            let after = page_token::decode(caller, id, &query, &request.page_token);
+            query.after = Some(after.unwrap());
+        }
         let mut state = self.state.lock();
-        let group = permit.database().0;
-        let records = state.groups.entry(group).or_default();
-        let page = database::list(&*records, space(group), &query)?;
-        Ok(ListDocumentsResponse { documents: page.documents, ..Default::default() })
+        let records = state.groups.entry(id.0).or_default();
+        let page = database::list(&*records, space(id.0), &query)?;
+        let next_page_token = page
+            .next_after
+            .map_or_else(String::new, |after| page_token::encode(caller, id, &query, &after));
+        let documents = page.documents;
+        Ok(ListDocumentsResponse { documents, next_page_token, position: None })
+    }
+
+    async fn statistics(
+        &self,
+        permit: DatabasePermit,
+        request: GetDatabaseStatisticsRequest,
+        deadline: Instant,
+    ) -> Result<GetDatabaseStatisticsResponse, Error> {
+        self.answers(deadline).await?;
+        let (caller, id) = (permit.author().thumbprint(), permit.database());
+        let after = page_token::decode_collections(caller, id, &request.page_token).unwrap();
+        let page_size = request.page_size as usize;
+        let mut state = self.state.lock();
+        let applied_index = state.index;
+        let records = &*state.groups.entry(id.0).or_default();
+        let size = database::size(records, space(id.0))?;
+        let page = database::collections(records, space(id.0), after.as_ref(), page_size)?;
+        let collection = |(name, size): (String, database::Size)| CollectionStatistics {
+            name,
+            documents: size.documents,
+            bytes: size.bytes,
+        };
+        Ok(GetDatabaseStatisticsResponse {
+            documents: size.documents,
+            bytes: size.bytes,
+            collections: page.sizes.into_iter().map(collection).collect(),
+            next_page_token: page.next_after.map_or_else(String::new, |after| {
+                page_token::encode_collections(caller, id, &after)
+            }),
+            applied_index,
+            node: "n1".into(),
+        })
     }
 
     async fn join_tokens(&self, _: Permit, _: Instant) -> Result<Vec<JoinTokenRecord>, Error> {

@@ -9,6 +9,8 @@ mod rpcs;
 mod server;
 mod server_certificates;
 mod studio;
+mod inspect;
+mod studio_data;
 mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

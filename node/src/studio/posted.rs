@@ -1,0 +1,118 @@
+//! Forms read within their bound, with a page for one that is larger.
+//!
+//! A browser that is still sending when its connection is closed shows an error of the network and not the answer. So what
+//! is over the bound is read on and thrown away, within a second bound, and answered then.
+
+use askama::Template;
+use axum::{
+    Form,
+    body::{Body, Bytes},
+    extract::{FromRequest, Request},
+    http::StatusCode,
+    response::Response,
+};
+use futures::StreamExt as _;
+use serde::de::DeserializeOwned;
+
+use super::{answer, contract::Contract, words};
+use crate::limits;
+
+/// A form (`application/x-www-form-urlencoded`) of at most `limits::STUDIO_FORM_BYTES_MAX` bytes.
+pub struct Posted<T>(pub T);
+
+#[derive(Template)]
+#[template(path = "too-large.html")]
+struct TooLarge {
+    style: String,
+    icon: String,
+    title: &'static str,
+    bound: String,
+}
+
+impl<T: DeserializeOwned> FromRequest<Contract> for Posted<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _contract: &Contract) -> Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        let reading = read(body, limits::STUDIO_FORM_BYTES_MAX, limits::STUDIO_FORM_BYTES_DRAINED);
+        let read = tokio::time::timeout(limits::STUDIO_FORM_TIME_MAX, reading).await;
+        let content = match read {
+            Ok(Read::Whole(content)) => content,
+            Ok(Read::TooLarge) => return Err(too_large()),
+            Ok(Read::Broken) | Err(_) => {
+                let why = "The form did not arrive as a whole. Nothing was changed.";
+                return Err(answer::plain_refusal(StatusCode::BAD_REQUEST, why));
+            }
+        };
+        let request = Request::from_parts(parts, Body::from(content));
+        let Form(form) = Form::from_request(request, &()).await.map_err(|_| {
+            let why = "This form cannot be read: a field is missing or has another kind of content. Nothing was changed.";
+            answer::plain_refusal(StatusCode::BAD_REQUEST, why)
+        })?;
+        Ok(Self(form))
+    }
+}
+
+/// The page about a form over its bound.
+fn too_large() -> Response {
+    let (style, _, icon) = answer::files();
+    let bound = words::bytes(limits::STUDIO_FORM_BYTES_MAX as u64);
+    let page = TooLarge { style, icon, title: "Too large", bound };
+    answer::page_with(StatusCode::PAYLOAD_TOO_LARGE, &page)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    Whole(Vec<u8>),
+    TooLarge,
+    Broken,
+}
+
+/// Reads a body of at most `bytes_max` bytes. Of a larger one it reads on up to `drained_max`, and keeps nothing.
+async fn read(body: Body, bytes_max: usize, drained_max: usize) -> Read {
+    let mut kept = Vec::new();
+    let mut seen = 0usize;
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let Ok(piece): Result<Bytes, _> = piece else { return Read::Broken };
+        seen = seen.saturating_add(piece.len());
+        if seen > drained_max {
+            return Read::TooLarge;
+        }
+        if seen <= bytes_max {
+            kept.extend_from_slice(&piece);
+        } else {
+            kept = Vec::new();
+        }
+    }
+    if seen <= bytes_max { Read::Whole(kept) } else { Read::TooLarge }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_over_its_bound_is_read_to_its_end_and_not_kept() {
+        let body = |sizes: &[usize]| {
+            let pieces: Vec<Result<Bytes, std::io::Error>> =
+                sizes.iter().map(|size| Ok(Bytes::from(vec![b'a'; *size]))).collect();
+            Body::from_stream(futures::stream::iter(pieces))
+        };
+        for (sizes, expected) in [
+            (&[][..], Read::Whole(Vec::new())),
+            (&[4, 6], Read::Whole(vec![b'a'; 10])),
+            (&[4, 7], Read::TooLarge),
+            (&[11], Read::TooLarge),
+            (&[4, 7, 9], Read::TooLarge),
+            (&[4, 7, 90, 4_000_000], Read::TooLarge),
+        ] {
+            assert_eq!(read(body(sizes), 10, 100).await, expected, "{sizes:?}");
+        }
+        let broken = futures::stream::iter([
+            Ok(Bytes::from_static(b"a=")),
+            Err(std::io::Error::other("reset")),
+        ]);
+        assert_eq!(read(Body::from_stream(broken), 10, 100).await, Read::Broken);
+    }
+}
