@@ -224,7 +224,7 @@ impl Browser {
     /// # Errors
     /// The file cannot be written.
     pub async fn shoot(&self, path: &Path) -> Result<()> {
-        let size = "const e = document.documentElement; return [e.clientWidth, e.scrollHeight];";
+        let size = "const e = document.documentElement; e.scrollTo(0, 0); return [e.clientWidth, e.scrollHeight];";
         let size = self.script(size).await?;
         let height = size[1].as_u64().unwrap_or_default().clamp(100, SHOT_HEIGHT_MAX);
         let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": height, "scale": 1 });

@@ -62,12 +62,14 @@ impl Browser {
         Ok(serde_json::from_value(left)?)
     }
 
-    /// What the console has said since it was asked last: errors of scripts, refusals of the policy, files that failed.
+    /// Warnings and errors of the console since it was asked last: errors of scripts, refusals of the policy, files that failed.
     ///
     /// # Errors
     /// The browser does not answer.
     pub async fn console(&self) -> Result<Vec<String>> {
         let lines = bounded("the console", self.driver.browser_log()).await?;
-        Ok(lines.into_iter().map(|line| format!("{} {}", line.level, line.message)).collect())
+        // Below them is advice, such as that a form with a password could name its holder.
+        let told = lines.into_iter().filter(|line| matches!(line.level.as_str(), "SEVERE" | "WARNING"));
+        Ok(told.map(|line| format!("{} {}", line.level, line.message)).collect())
     }
 }

@@ -18,8 +18,8 @@ use crate::{
 
 /// Longest time for one page.
 const PAGE_LIMIT: Duration = Duration::from_secs(20);
-/// Largest page that is read.
-const PAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest page that is read: a form that is shown again holds what was sent, and each byte of it may be escaped.
+const PAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// What a request was answered.
 #[derive(Debug)]

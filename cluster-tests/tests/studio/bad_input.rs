@@ -140,7 +140,7 @@ async fn nothing_runs(world: &World, paths: &[String]) -> Result<()> {
     }
     // Shown as it is: the reader sees the very characters.
     admin.goto(&world.url(0, "/studio/certificates?q=window.__x")).await?;
-    admin.shows("main table", "<script>window.__x=1</script>").await?;
+    admin.shows("main", "<script>window.__x=1</script>").await?;
     another_site_posts(world, &admin).await.context("a page of another site")?;
     admin.close().await
 }
@@ -298,6 +298,7 @@ async fn huge_values(world: &World) -> Result<()> {
         let answer = site.post(path, fields).await?;
         let status = answer.status;
         anyhow::ensure!((400..500).contains(&status), "{path}: {status}");
+        println!("10 MiB to {path}: {status}, answered with {} KiB", answer.body.len() / 1024);
     }
     let answer = site.post_file("/studio/certificates/upload", huge.as_bytes(), &[]).await?;
     anyhow::ensure!(answer.status == 413, "a huge file: {}", answer.status);
