@@ -3,35 +3,13 @@
 # of the proxy: cut, one-way cut, latency, broken connections, a killed container, a revocation behind a cut. Ends with 0
 # only if all of it held. Needs an engine and the images of `./dev image chaos`.
 #
-# ROOKERY_BIN names the binary that speaks to the cluster from outside; CHAOS_PROXY_IMAGE another proxy, such as
-# ghcr.io/shopify/toxiproxy:2.12.0.
+# CHAOS_PROXY_IMAGE names another image of a proxy, such as one of Toxiproxy itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${ROOKERY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rookery}
-rookery=${ROOKERY_BIN:-$cache/image-target/context/rookery}
-if command -v docker-compose >/dev/null; then compose=(docker-compose); else compose=(docker compose); fi
-compose+=(-p "rookery-chaos-$$" -f docker-compose.yml -f docker-compose.chaos.yml)
-folder=$(mktemp -d)
+. deploy/compose.sh rookery-chaos 4s docker-compose.yml docker-compose.chaos.yml
 api=http://127.0.0.1:8474
 links=(12 13 21 23 31 32)
-finish() {
-  status=$?
-  if [ $status -ne 0 ]; then "${compose[@]}" logs --tail 30 || true; fi
-  "${compose[@]}" down -v -t 5 >/dev/null 2>&1 || true
-  rm -rf "$folder"
-  exit $status
-}
-trap finish EXIT
-
-step() { printf '== %s\n' "$*"; }
-fail() { printf 'FAILED: %s\n' "$*"; exit 1; }
-
-through() { # NODE ARGUMENTS...: rookery as the administrator, through one node alone
-  local port=744${1#n}
-  shift
-  "$rookery" --context-file "$folder/admin.zip" --address "localhost:$port" --timeout 4s "$@"
-}
 within() { # SECONDS COMMAND...: until it succeeds
   local until=$((SECONDS + $1))
   shift
@@ -92,11 +70,7 @@ for link in "${links[@]}"; do
   proxies+="{\"name\":\"link$link\",\"listen\":\"0.0.0.0:210$link\",\"upstream\":\"n${link#?}:7444\",\"enabled\":true},"
 done
 call POST /populate "[${proxies%,}]"
-"${compose[@]}" up -d 2>&1 | tail -n 3
-ready=$("${compose[@]}" ps -q ready)
-status=$(timeout 120 docker wait "$ready") || fail "ready did not end within 120 s"
-[ "$status" = 0 ] || fail "ready ended with $status"
-docker cp "$ready:/client/admin.zip" "$folder/admin.zip"
+up
 within 20 through n1 db create sales || fail "no database"
 writes n1 first
 recovered first

@@ -1,39 +1,13 @@
 #!/usr/bin/env bash
 # Tries docker-compose.yml with an engine and the image rookery:dev at hand: the cluster becomes ready, documents written
 # through n1 are read through n2 and n3, and without n1 the other two serve. Ends with 0 only if all of it held.
-#
-# ROOKERY_BIN names the binary that speaks to the cluster from outside; else the one that `./dev image` built is taken.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${ROOKERY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rookery}
-rookery=${ROOKERY_BIN:-$cache/image-target/context/rookery}
-if command -v docker-compose >/dev/null; then compose=(docker-compose); else compose=(docker compose); fi
-compose+=(-p "rookery-test-$$")
-folder=$(mktemp -d)
-finish() {
-  status=$?
-  if [ $status -ne 0 ]; then "${compose[@]}" logs --tail 30 || true; fi
-  "${compose[@]}" down -v -t 5 >/dev/null 2>&1 || true
-  rm -rf "$folder"
-  exit $status
-}
-trap finish EXIT
-
-step() { printf '== %s\n' "$*"; }
-fail() { printf 'FAILED: %s\n' "$*"; exit 1; }
-through() { # NODE ARGUMENTS...: rookery as the administrator, through one node
-  local port=744${1#n}
-  shift
-  "$rookery" --context-file "$folder/admin.zip" --address "localhost:$port" --timeout 20s "$@"
-}
+. deploy/compose.sh rookery-test 20s docker-compose.yml
 
 step "up"
-"${compose[@]}" up -d 2>&1 | tail -n 3
-ready=$("${compose[@]}" ps -q ready)
-status=$(timeout 120 docker wait "$ready") || fail "ready did not end within 120 s"
-[ "$status" = 0 ] || fail "ready ended with $status"
-docker cp "$ready:/client/admin.zip" "$folder/admin.zip"
+up
 
 step "hardening"
 for node in n1 n2 n3; do

@@ -5,7 +5,17 @@ use std::{env, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let areas = ["document", "database", "security", "cluster", "admin", "peer", "log", "audit"];
+    let areas = [
+        "document",
+        "database",
+        "security",
+        "cluster",
+        "admin",
+        "peer",
+        "log",
+        "audit",
+        "monitoring",
+    ];
     let mut files = Vec::new();
     for area in areas {
         let folder = PathBuf::from(format!("rookery/{area}/v1"));

@@ -1,8 +1,8 @@
-//! One method for each RPC of the document, database, security and cluster services.
+//! One method for each RPC of the services of the client listener.
 
 use rookery_proto::{
     audit::v1 as audit, cluster::v1 as cluster, database::v1 as database, document::v1 as document,
-    security::v1 as security,
+    monitoring::v1 as monitoring, security::v1 as security,
 };
 use uuid::Uuid;
 
@@ -64,6 +64,7 @@ request_ids!(
     cluster::PromoteNodeRequest,
     cluster::DemoteNodeRequest,
     audit::ExportRequest,
+    monitoring::CloseConnectionsRequest,
 );
 no_request_ids!(
     document::GetDocumentRequest,
@@ -97,6 +98,8 @@ no_request_ids!(
     audit::ListRecordsRequest,
     audit::TailRecordsRequest,
     audit::VerifyRequest,
+    monitoring::ListConnectionsRequest,
+    monitoring::GetMetricsRequest,
 );
 
 /// Gives the request an id where it takes one and has none.
@@ -143,6 +146,15 @@ macro_rules! methods {
     (@secret secret) => { true };
     (@secret) => { false };
 }
+
+methods!(monitoring::monitoring_service_client::MonitoringServiceClient {
+    /// The open connections of all nodes, one page a call; nodes that did not answer are named.
+    list_connections(ListConnectionsRequest) -> ListConnectionsResponse;
+    /// Cuts connections of a certificate; its holder may connect again.
+    close_connections(CloseConnectionsRequest) -> CloseConnectionsResponse;
+    /// Calls and latencies of the last hour by node.
+    get_metrics(GetMetricsRequest) -> GetMetricsResponse;
+});
 
 methods!(document::document_service_client::DocumentServiceClient {
     /// Stores one document, new or over the old one.

@@ -7,6 +7,7 @@ use rookery_proto::{
     cluster::v1::cluster_service_client::ClusterServiceClient,
     database::v1::database_service_client::DatabaseServiceClient,
     document::v1::{self as document, document_service_client::DocumentServiceClient},
+    monitoring::v1::monitoring_service_client::MonitoringServiceClient,
     security::v1::{
         Access, Clearance, Grant, UploadCertificateRequest, key_service_client::KeyServiceClient,
         security_service_client::SecurityServiceClient, trust_service_client::TrustServiceClient,
@@ -62,6 +63,12 @@ impl Caller {
     #[must_use]
     pub fn keys(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.channel.clone())
+    }
+
+    /// The monitoring service.
+    #[must_use]
+    pub fn monitoring(&self) -> MonitoringServiceClient<Channel> {
+        MonitoringServiceClient::new(self.channel.clone())
     }
 
     /// The audit service.

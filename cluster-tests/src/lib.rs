@@ -16,6 +16,7 @@
 //! | [`contract`] | every RPC of the contract, and a way to call it without its types |
 //! | [`workload`] | writers that remember what was acknowledged, and the proof that it is still there |
 //! | [`disks`] | file systems that lose power, fail, fill up or stand still; damaged folders |
+//! | [`machine`] | what the machine that tests run on can do, and what is said where it cannot |
 //! | [`markers`] | planted words, and the search for them in every file of a folder |
 //! | [`golden`] | texts that a reader reviews once and a test compares afterwards |
 //! | [`fault_proxy`] | a proxy that breaks links on request, with Toxiproxy's interface |
@@ -26,6 +27,7 @@
 //! | [`chaos`] | a cluster in such a network, faults by a seeded schedule, and the judgement of it |
 //! | [`history`] | recorded operations on documents, and the checkers of linearizability |
 //! | [`workloads`] | clients that fill such histories, and administrators for histories of decisions |
+//! | [`pages`] | the pages of a node, as a browser without a screen asks for them |
 //! | [`wait`] | conditions with deadlines |
 
 pub mod authorization_history;
@@ -44,9 +46,11 @@ pub mod history;
 pub mod identity;
 pub mod lines;
 pub mod logs;
+pub mod machine;
 pub mod markers;
 pub mod net;
 pub mod node;
+pub mod pages;
 pub mod ports;
 pub mod probes;
 pub mod wait;

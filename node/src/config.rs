@@ -209,8 +209,9 @@ pub struct Raft {
     pub election_timeout_max_ms: u64,
     /// Entries after the last snapshot that make the next one due.
     pub snapshot_after_entries: u64,
-    /// How long ago a follower may have answered last for a leader to hold entries for it. One that stores a large
-    /// snapshot on a busy machine answers late; one that is silent for longer gets a snapshot when it returns.
+    /// How long a node keeps entries that stand in a snapshot already, and how long ago a follower may have answered last
+    /// for a leader to hold entries for it. A follower that was away for less is brought up with entries; one that was
+    /// silent for longer gets a snapshot when it returns.
     pub hold_entries_ms: u64,
 }
 
@@ -236,11 +237,19 @@ pub struct Authorization {
     pub well_known_admins: Vec<String>,
     /// How often this node tells the cluster which certificates it accepted, in milliseconds.
     pub last_used_interval_ms: u64,
+    /// Whether dates are never decided by a time before the last checkpoint of the audit log, so that clocks which were all
+    /// set back let no expired certificate in. False gets a cluster going again whose clocks all stood in the future once.
+    pub log_time_floor: bool,
 }
 
 impl Default for Authorization {
     fn default() -> Self {
-        Self { freshness_ms: 1000, well_known_admins: Vec::new(), last_used_interval_ms: 60_000 }
+        Self {
+            freshness_ms: 1000,
+            well_known_admins: Vec::new(),
+            last_used_interval_ms: 60_000,
+            log_time_floor: true,
+        }
     }
 }
 

@@ -152,7 +152,7 @@ pub const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LOG_CACHE_GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of recent log entries that all groups together keep in memory, besides those that are not written yet.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Log entries of a snapshot that a leader holds for a follower which is being brought up.
+/// Log entries of a snapshot that a node still keeps, for followers that are or were behind.
 pub const LOG_ENTRIES_HELD_MAX: u64 = 20_000;
 /// Calls that wait for an answer on one peer channel.
 pub const PEER_CALLS_MAX: usize = 16_384;
@@ -284,6 +284,8 @@ pub const AUDIT_CHANGES_MAX: usize = 1_024;
 pub const AUDIT_FIELDS_MAX: usize = 32;
 /// New records after which the leader makes a checkpoint without waiting for the interval.
 pub const AUDIT_CHECKPOINT_RECORDS: u64 = 1_000;
+/// How long a member's clock counts after it was told.
+pub const CLOCK_HEARD_FOR: Duration = Duration::from_secs(10);
 /// Longest time for which new records stay without a checkpoint.
 pub const AUDIT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest line of an audit export in bytes.
@@ -360,6 +362,13 @@ pub const SCRUB_PAUSE: Duration = Duration::from_millis(500);
 /// Records of a state that are hashed without a pause.
 pub const SCRUB_PIECE_RECORDS: u64 = 512;
 
+// ---- monitoring ----
+
+/// How often the calls of a node become a sample.
+pub const METRICS_INTERVAL: Duration = Duration::from_secs(10);
+/// How long samples are kept; in memory alone.
+pub const METRICS_KEPT: Duration = Duration::from_secs(3600);
+
 // ---- backups ----
 
 /// Bytes of content in a chunk of an encrypted backup, where nothing else is asked for.
@@ -371,3 +380,7 @@ pub const BACKUP_CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most bytes of a form of the Studio: a document at its bound, in a form's encoding.
 pub const STUDIO_FORM_BYTES_MAX: usize = 20 * 1024 * 1024;
+/// How long a page follows something before it loads itself again; each look in between is decided anew.
+pub const STUDIO_STREAM_LIFE: Duration = Duration::from_secs(15 * 60);
+/// Pause between two looks of a page that follows something.
+pub const STUDIO_LOOK_PAUSE: Duration = Duration::from_millis(500);

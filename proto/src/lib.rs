@@ -24,6 +24,7 @@ area!(cluster);
 area!(database);
 area!(document);
 area!(log);
+area!(monitoring);
 area!(peer);
 area!(security);
 

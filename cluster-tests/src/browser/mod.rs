@@ -28,7 +28,7 @@ pub use site::{Answer, Site};
 
 use std::path::PathBuf;
 
-use crate::disks;
+use crate::machine;
 
 /// The browser.
 const CHROMIUM: &str = "/usr/bin/chromium";
@@ -39,12 +39,12 @@ const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
 #[must_use]
 pub fn is_here(what: &str) -> bool {
     let programs = ["chromium", "chromedriver", "certutil", "pk12util", "openssl"];
-    let why = disks::missing_program(&programs).or_else(|| {
+    let why = machine::missing_program(&programs).or_else(|| {
         choose_certificates().err().map(|error| format!("the policy of Chromium: {error:#}"))
     });
     match why {
         Some(why) => {
-            disks::not_run(what, &why);
+            machine::not_run(what, &why);
             false
         }
         None => true,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use crate::{disks, identity::Identity};
+use crate::{identity::Identity, machine};
 
 /// The password of PKCS#12 files on their way into a store.
 const PASSWORD: &str = "on its way";
@@ -29,9 +29,9 @@ impl Profile {
         fs::create_dir_all(profile.store())?;
         fs::create_dir_all(profile.downloads())?;
         let (store, authority) = (profile.database(), authority.display().to_string());
-        disks::run("certutil", &["-N", "--empty-password", "-d", &store])?;
+        machine::run("certutil", &["-N", "--empty-password", "-d", &store])?;
         let trust = ["-A", "-n", "authority", "-t", "C,,", "-i", &authority, "-d", &store];
-        disks::run("certutil", &trust)?;
+        machine::run("certutil", &trust)?;
         Ok(profile)
     }
 
@@ -46,7 +46,7 @@ impl Profile {
         fs::write(&pem, [identity.certificate_pem(), identity.key_pem()].concat())?;
         let password = format!("pass:{PASSWORD}");
         let export = ["pkcs12", "-export", "-in", &pem, "-out", &pfx, "-passout", &password];
-        disks::run("openssl", &[&export[..], &["-name", &identity.name]].concat())?;
+        machine::run("openssl", &[&export[..], &["-name", &identity.name]].concat())?;
         profile.import(Path::new(&pfx), PASSWORD)?;
         fs::remove_file(pem)?;
         Ok(profile)
@@ -59,7 +59,7 @@ impl Profile {
     pub fn import(&self, pfx: &Path, password: &str) -> Result<()> {
         let (pfx, store) = (pfx.display().to_string(), self.database());
         let import = ["-i", &pfx, "-W", password, "-K", "", "-d", &store];
-        disks::run("pk12util", &import).map(drop).context("importing a certificate")
+        machine::run("pk12util", &import).map(drop).context("importing a certificate")
     }
 
     /// The folder that `HOME` names.

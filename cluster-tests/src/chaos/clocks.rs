@@ -123,7 +123,7 @@ mod tests {
         match Clocks::new(folder.path()) {
             Ok(_proven) => {}
             Err(why) if why.to_string().contains("not installed") => {
-                crate::disks::not_run("clocks that jump", &format!("{why:#}"));
+                crate::machine::not_run("clocks that jump", &format!("{why:#}"));
             }
             Err(why) => panic!("{why:#}"),
         }

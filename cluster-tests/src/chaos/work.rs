@@ -123,13 +123,14 @@ impl Verdict {
                 self.rejected.extend(reasons);
                 report
             }
-            authorization::Verdict::Violated { violations, report } => {
+            authorization::Verdict::Violated { violations, reasons, report } => {
+                self.rejected.extend(reasons);
                 // S3 is about what is allowed. A right that was given and is not known everywhere yet is no harm: on a
                 // machine that does other things it takes its time, and is told, not judged.
-                let (late, broken): (Vec<_>, Vec<_>) =
-                    violations.into_iter().partition(|what| what.contains(" denied a request"));
-                self.coverage.extend(late.into_iter().map(|what| format!("late grant: {what}")));
-                self.violations.extend(broken.into_iter().map(|what| ("S3", what)));
+                let (broken, late): (Vec<_>, Vec<_>) =
+                    violations.into_iter().partition(|it| it.allowed);
+                self.coverage.extend(late.into_iter().map(|it| format!("late grant: {it}")));
+                self.violations.extend(broken.into_iter().map(|it| ("S3", it.what)));
                 report
             }
         };

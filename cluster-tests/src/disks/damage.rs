@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::run;
+use crate::machine::run;
 
 /// What a file of a node's folder is for, by its name.
 #[must_use]

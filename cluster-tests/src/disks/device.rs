@@ -13,10 +13,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::{
-    file_system::{self, Kind},
-    missing, not_run, run,
-};
+use super::file_system::{self, Kind};
+use crate::machine::{missing, not_run, run};
 
 /// Longest time until the device is there.
 const START_LIMIT: Duration = Duration::from_secs(10);

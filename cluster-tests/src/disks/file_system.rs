@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::{missing, not_run, run};
+use crate::machine::{missing, not_run, run};
 
 /// Size of a file system; the image is sparse. xfs takes nothing smaller than 300 MB.
 const IMAGE_MEGABYTES: u32 = 320;

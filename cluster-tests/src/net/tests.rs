@@ -61,7 +61,7 @@ fn reached_by_the_test(network: &Network, place: usize) -> bool {
 #[test]
 fn places_hear_each_other_but_for_what_is_cut_and_the_test_hears_all() {
     if let Err(why) = available() {
-        crate::disks::not_run("network namespaces", &format!("{why:#}"));
+        crate::machine::not_run("network namespaces", &format!("{why:#}"));
         return;
     }
     let network = Network::new(2).unwrap();
@@ -88,7 +88,7 @@ fn places_hear_each_other_but_for_what_is_cut_and_the_test_hears_all() {
 #[test]
 fn a_network_whose_run_was_killed_is_removed_by_the_next() {
     if let Err(why) = available() {
-        crate::disks::not_run("network namespaces", &format!("{why:#}"));
+        crate::machine::not_run("network namespaces", &format!("{why:#}"));
         return;
     }
     let network = Network::new(1).unwrap();

@@ -10,7 +10,7 @@ use cluster_tests::{
         report::End,
         run::{Length, Plan, run},
     },
-    disks::not_run,
+    machine::not_run,
     net,
 };
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use cluster_tests::{
     caller::{Caller, reason, request_id},
     cluster::Cluster,
-    disks::not_run,
+    machine::not_run,
     node::Node,
     wait::eventually,
     workload::Load,

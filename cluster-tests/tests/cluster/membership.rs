@@ -21,7 +21,9 @@ use tonic::Code;
 
 /// Entries that make the log so long that its start is purged with the settings below: purging goes by 256 entries.
 const ENTRIES: usize = 350;
-const SNAPSHOT_SOON: &[(&str, &str)] = &[("raft.snapshot_after_entries", "40")];
+/// And entries are not kept for those who are away.
+const SNAPSHOT_SOON: &[(&str, &str)] =
+    &[("raft.snapshot_after_entries", "40"), ("raft.hold_entries_ms", "500")];
 
 /// What a node says of itself on its admin socket.
 async fn node_state(cluster: &Cluster, node: usize) -> Result<GetNodeStateResponse> {

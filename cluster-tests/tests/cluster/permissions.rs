@@ -25,6 +25,7 @@ use rookery_proto::{
     cluster::v1 as cluster,
     database::v1 as database,
     document::v1 as document,
+    monitoring::v1 as monitoring,
     security::v1::{self as security, Access, Clearance},
 };
 use tonic::{Code, Status};
@@ -94,6 +95,7 @@ const TRUST: &str = "/rookery.security.v1.TrustService/";
 const SECOND_FACTOR: &str = "/rookery.security.v1.SecondFactorService/";
 const CLUSTER: &str = "/rookery.cluster.v1.ClusterService/";
 const KEYS: &str = "/rookery.security.v1.KeyService/";
+const MONITORING: &str = "/rookery.monitoring.v1.MonitoringService/";
 const SERVERS: &str = "/rookery.security.v1.ServerCertificateService/";
 
 /// A call of the table: its path, what sets it apart from other calls of the same RPC, and its rule.
@@ -188,6 +190,11 @@ fn rows() -> Vec<Row> {
     add(KEYS, "GetKeyStatus", "", Operator);
     add(KEYS, "RotateMasterKey", "", ClusterAdmin);
     add(KEYS, "RotateDataKey", "", ClusterAdmin);
+    add(MONITORING, "ListConnections", "", Operator);
+    add(MONITORING, "CloseConnections", "user", Operator);
+    add(MONITORING, "CloseConnections", "operator", Operator);
+    add(MONITORING, "CloseConnections", "cluster-admin", ClusterAdmin);
+    add(MONITORING, "GetMetrics", "", Operator);
     for method in ["ListRecords", "TailRecords", "Verify", "Export"] {
         add("/rookery.audit.v1.AuditService/", method, "", Operator);
     }
@@ -375,6 +382,13 @@ async fn message(row: &Row, admin: &Caller) -> Result<Vec<u8>> {
         }),
         "LogOut" => bytes(&security::LogOutRequest { request_id: request_id() }),
         "GetSecondFactorStatus" => bytes(&security::GetSecondFactorStatusRequest {}),
+        "ListConnections" => bytes(&monitoring::ListConnectionsRequest::default()),
+        "CloseConnections" => bytes(&monitoring::CloseConnectionsRequest {
+            thumbprint: target().await?,
+            request_id: request_id(),
+            ..Default::default()
+        }),
+        "GetMetrics" => bytes(&monitoring::GetMetricsRequest::default()),
         "GetTopology" => bytes(&cluster::GetTopologyRequest {}),
         "GetStatus" => bytes(&cluster::GetStatusRequest { local_only: true }),
         "CreateJoinToken" => bytes(&cluster::CreateJoinTokenRequest {

@@ -14,8 +14,8 @@ use cluster_tests::{
     disks::{
         damage,
         judge::{Specimen, Verdict},
-        parameter,
     },
+    machine::parameter,
     node::Addresses,
     ports::Ports,
 };

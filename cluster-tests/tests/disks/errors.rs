@@ -11,8 +11,8 @@ use cluster_tests::{
         device::{Device, Failing},
         file_system::{Disks, Kind},
         load::Ledger,
-        missing, not_run, run,
     },
+    machine::{missing, not_run, run},
     workload::read_all,
 };
 use tonic::Code;

@@ -9,8 +9,8 @@ use cluster_tests::{
         SMALL_RESERVE,
         file_system::{Disks, Kind},
         load::Ledger,
-        parameter,
     },
+    machine::parameter,
 };
 
 /// Writers of the load.

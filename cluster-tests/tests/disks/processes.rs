@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use cluster_tests::{
     caller::{Caller, put_request},
     cluster::{Cluster, FAILOVER_LIMIT, HEAL_LIMIT},
-    disks::{missing, not_run, run},
+    machine::{missing, not_run, run},
     wait::eventually,
 };
 use rookery_proto::{

@@ -12,9 +12,9 @@ use cluster_tests::{
         device::Device,
         file_system::{Disks, Kind},
         load::{Ended, Ledger},
-        missing, not_run, parameter,
     },
     identity::Identity,
+    machine::{missing, not_run, parameter},
 };
 use rookery_proto::security::v1::WhoAmIRequest;
 use tonic::Code;

@@ -7,7 +7,7 @@ use cluster_tests::{
     browser::{self, Site},
     caller::{Caller, request_id},
     cluster::Cluster,
-    disks::parameter,
+    machine::parameter,
     identity::{Identity, client_params},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};

@@ -12,11 +12,13 @@
 //! | ... delete | yes | not the last | yes | no | no |
 //! | ... disable | yes | not the last | no | no | no |
 //! | ... enable | yes | yes | yes | no | no |
-//! | Operator: generate, upload, edit, delete, disable, enable | yes | no | no | edit the name | no |
+//! | ... cut the connections | yes | yes | no | no | no |
+//! | Operator: generate, upload, edit, delete, disable, enable, cut | yes | no | no | edit the name | no |
 //! | User: any | no | no | no | no | no |
 //!
 //! The whole table is printed in `certificates_rules/matrix.golden.txt`. An upload over a registered certificate is held
-//! to the rules of an edit, a purge to those of a deletion, a clone to those of a generation.
+//! to the rules of an edit, a purge to those of a deletion, a clone to those of a generation. Cutting connections is held to
+//! the rules of disabling, except that the last Cluster Admin's may be cut: nothing is taken from them.
 
 use crate::authz::{Clearance, Denied, DeniedReason, ServerOperation};
 
@@ -35,12 +37,21 @@ pub enum Action {
     Disable,
     /// Switch the record on again.
     Enable,
+    /// Cut its open connections; the record stays as it is.
+    Cut,
 }
 
 impl Action {
     /// All actions.
-    pub const ALL: [Self; 6] =
-        [Self::Generate, Self::Upload, Self::Edit, Self::Delete, Self::Disable, Self::Enable];
+    pub const ALL: [Self; 7] = [
+        Self::Generate,
+        Self::Upload,
+        Self::Edit,
+        Self::Delete,
+        Self::Disable,
+        Self::Enable,
+        Self::Cut,
+    ];
 
     /// The word for people.
     #[must_use]
@@ -52,6 +63,7 @@ impl Action {
             Self::Delete => "delete",
             Self::Disable => "disable",
             Self::Enable => "enable",
+            Self::Cut => "cut",
         }
     }
 }
@@ -104,6 +116,7 @@ impl Target {
 #[must_use]
 pub fn operation(action: Action, target: &Target) -> ServerOperation {
     match (action, target.is_above_operator()) {
+        (Action::Cut, _) => ServerOperation::CloseConnections,
         (Action::Generate, true) => ServerOperation::GenerateAdminCertificate,
         (Action::Generate, false) => ServerOperation::GenerateCertificate,
         (Action::Upload, true) => ServerOperation::UploadAdminCertificate,
@@ -135,6 +148,7 @@ pub fn decide(actor: Clearance, action: Action, target: &Target) -> Result<(), D
         Action::Delete => asked.delete(),
         Action::Disable => asked.disable(),
         Action::Enable => asked.enable(),
+        Action::Cut => asked.cut(),
     }
 }
 
@@ -231,6 +245,33 @@ impl Asked<'_> {
     fn enable(&self) -> Result<(), Denied> {
         self.not_ones_own("enable")?;
         self.not_a_members("enable")
+    }
+
+    fn cut(&self) -> Result<(), Denied> {
+        if self.target.is_self {
+            return Err(self.denied(
+                DeniedReason::OwnCertificate,
+                "B3.own",
+                "another administrator",
+                "Nobody can cut the connections of the certificate they call with. Close your own programs instead, or \
+                 ask another administrator.",
+            ));
+        }
+        if self.target.is_current_member {
+            return Err(self.forbidden(
+                "B3.member",
+                "a certificate of no member",
+                "These are connections of a current member, which would be cut off. Remove the node from the cluster instead.",
+            ));
+        }
+        if self.target.clearance == Some(Clearance::ClusterNode) {
+            return Err(self.forbidden(
+                "B3.cut-node",
+                "another clearance",
+                "Connections of Cluster Node certificates cannot be cut. Remove the node, or delete the certificate.",
+            ));
+        }
+        Ok(())
     }
 
     fn requested(&self) -> Result<(), Denied> {

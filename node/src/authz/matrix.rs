@@ -363,6 +363,8 @@ const BESIDES: &[Row] = &[
         "Y Y Y - - - - -",
         &["view-audit", "verify-audit", "export-audit"],
     ),
+    ("open connections, which are to Operators what traffic is", "Y Y Y - - - - -", &["view-connections"]),
+    ("cut connections: by the rules about certificates", "Y Y Y* - - - - -", &["close-connections"]),
     ("security policy", "Y Y - - - - - -", &["set-security-policy", "view-security-policy"]),
     ("explain a decision: below Operator one's own", "Y Y Y Y* Y* Y* Y* -", &["explain-access"]),
     ("2FA enrol, confirm, remove: one's own; of others by the rules about certificates", "Y Y Y Y Y Y Y -", &["enrol-two-factor", "confirm-two-factor", "remove-two-factor"]),

@@ -247,7 +247,9 @@ operations! {
         "B1.25" ExportDatabase "export-database" Operator "Exports a whole database.";
         "B1.26" ImportDatabase "import-database" Operator "Imports documents that the caller sends.";
         "B1.27" ImportFromElsewhere "import-from-elsewhere" Operator "Imports from a folder, a bucket or another server.";
-        "B1.28" WatchTraffic "watch-traffic" Operator "Watches calls as they arrive.";
+        "B1.28a" WatchTraffic "watch-traffic" Operator "Watches calls as they arrive.";
+        "B1.28b" ViewConnections "view-connections" Operator "Lists open connections.";
+        "B1.28c" CloseConnections "close-connections" OperatorFiltered "Cuts open connections of a certificate.";
         "B1.29" PutClusterClientConfiguration "put-cluster-client-configuration" Operator "Sets the configuration of all clients.";
         "B1.30" ViewDatabaseRecord "view-database-record" Operator "Shows the whole record of a database.";
         "B1.31a" AddDatabaseNode "add-database-node" Operator "Adds a node to a database's group.";

@@ -12,7 +12,7 @@ use rookery_client::proto::security::v1 as proto;
 use serde_json::json;
 
 use super::{
-    ClearanceArg, Failed, Result, Row, Session, clearance_name, grant, grants,
+    ClearanceArg, Failed, Result, Row, Session, clearance_name, grant, grants, monitoring,
     output::{Format, time},
     trust,
 };
@@ -90,6 +90,8 @@ pub(super) enum Verb {
     ExportServer(files::ExportServer),
     #[command(flatten)]
     Trust(trust::Verb),
+    #[command(flatten)]
+    Live(monitoring::Verb),
 }
 
 /// What is not given stays as it is.
@@ -146,6 +148,7 @@ impl Verb {
             Self::Purge => purge(session).await,
             Self::ExportServer(export) => export.run(session).await,
             Self::Trust(verb) => verb.run(session).await,
+            Self::Live(verb) => verb.run(session).await,
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | `init`, `dev` | PKI and configuration of a new cluster; a playground |
 //! | `cluster`, `cert`, `cert_server`, `second_factor`, `db`, `doc` | the services |
 //! | `effective`, `trust` | more verbs of `cert`: explain, policy, well-known admins, unused, notifications |
+//! | `monitoring` | open connections, rates and latencies |
 //! | `admin` | the admin socket |
 //! | `keys`, `recover` | keys of running nodes; data folders of stopped ones |
 //! | `audit` | the audit log: list, follow, verify, export |
@@ -33,6 +34,7 @@ mod effective;
 mod failed;
 mod init;
 mod keys;
+mod monitoring;
 mod output;
 mod recover;
 mod second_factor;
@@ -133,6 +135,8 @@ enum Command {
     /// The audit log: who did what, and who was refused
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// Calls and latencies of the last minutes by node; exit code 8 where a node did not answer
+    Metrics(monitoring::Metrics),
     /// The keys that protect the data folders of the nodes
     #[command(subcommand)]
     Keys(keys::Verb),
@@ -207,6 +211,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Db(verb) => verb.run(&mut session).await,
         Command::Doc(verb) => verb.run(&mut session).await,
         Command::Audit(verb) => verb.run(&mut session).await,
+        Command::Metrics(metrics) => metrics.run(&mut session).await,
         Command::Keys(verb) => verb.run(&mut session).await,
         Command::RecoveryExport(export) => export.run(&mut session).await,
         Command::Recover(verb) => verb.run(&mut session),

@@ -76,6 +76,15 @@ fn commands_parse_or_are_usage_errors() {
     check("rookery cert unused --for 90d", true);
     check("rookery cert unused", false);
     check("rookery cert list-well-known", true);
+    check("rookery cert connections", true);
+    check(&format!("rookery cert connections {thumbprint} --local -o json"), true);
+    check("rookery cert connections alice", false);
+    check(&format!("rookery cert cut {thumbprint} --node n1 --id 7"), true);
+    check(&format!("rookery cert cut {thumbprint} --id 7"), false);
+    check(&format!("rookery cert cut {thumbprint} --node n1 --id 0"), false);
+    check("rookery cert cut", false);
+    check("rookery metrics --last 5m --local", true);
+    check("rookery metrics --last 0m", false);
     check("rookery cert notifications", true);
     check("rookery cert policy show", true);
     check(

@@ -230,6 +230,25 @@ impl Registry {
         }
     }
 
+    /// Any certificate as the rules want to know it: registered, a well-known admin's, or nobody's.
+    #[must_use]
+    pub fn target_of(
+        &self,
+        thumbprint: &Thumbprint,
+        actor: Option<Thumbprint>,
+        at: crate::names::Timestamp,
+    ) -> Target {
+        match self.certificate_details(thumbprint) {
+            Some(named) => self.target(named, actor, at),
+            None => Target {
+                clearance: self.identity(thumbprint).map(|it| it.clearance),
+                is_self: actor == Some(*thumbprint),
+                is_current_member: self.member(thumbprint).is_some(),
+                ..Target::default()
+            },
+        }
+    }
+
     /// Whose an entry is: the actor's own, or a member's.
     pub(super) fn ownership(&self, named: &Certificate, actor: Option<Thumbprint>) -> Target {
         let is_the_actors = |it: &Arc<Certificate>| Some(it.registration.thumbprint) == actor;

@@ -28,7 +28,7 @@ use crate::{
     },
     cluster::{self, AuditChunk, Registry},
     limits,
-    names::{GroupId, NodeId, Thumbprint},
+    names::{GroupId, NodeId, Thumbprint, Timestamp},
     results,
     storage::{self, Read, Space},
 };
@@ -266,7 +266,10 @@ impl Consensus {
     pub(super) async fn checkpoint_audit(&self, group: &Group) -> Result<(), Error> {
         let head = group.state.read(cluster::audit_head)?.unwrap_or_default();
         let new = head.sequence.saturating_sub(head.checkpoint_sequence);
-        let age_ms = self.clock.wall().0.saturating_sub(head.checkpoint_unix_ms);
+        if self.config.authorization.log_time_floor {
+            self.cluster_time.not_before(Timestamp(head.checkpoint_unix_ms));
+        }
+        let age_ms = self.time_as_leader().0.saturating_sub(head.checkpoint_unix_ms);
         let waited =
             u128::from(age_ms.unsigned_abs()) >= limits::AUDIT_CHECKPOINT_INTERVAL.as_millis();
         if new == 0 || (new < limits::AUDIT_CHECKPOINT_RECORDS && !waited) {
@@ -285,7 +288,7 @@ impl Consensus {
         let mut checkpoint = AuditCheckpoint {
             sequence: head.sequence,
             hash: head.hash.clone(),
-            at_unix_ms: self.clock.wall().0,
+            at_unix_ms: self.time_as_leader().0,
             node_id: self.node_id().0,
             thumbprint: tls.thumbprint().as_bytes().to_vec(),
             ..AuditCheckpoint::default()

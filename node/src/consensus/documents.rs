@@ -237,9 +237,11 @@ impl Consensus {
                 Err(Error::Refused(Box::new(refusal)))
             }
             Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
-            Some(peer::forward_response::Result::Applied(_)) | None => {
-                Err(Error::unexpected_answer())
-            }
+            Some(
+                peer::forward_response::Result::Applied(_)
+                | peer::forward_response::Result::Local(_),
+            )
+            | None => Err(Error::unexpected_answer()),
         }
     }
 

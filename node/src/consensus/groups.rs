@@ -227,7 +227,7 @@ impl Consensus {
         let times = &self.config.raft;
         let policy = purge::Policy {
             kept: (times.snapshot_after_entries / 2).max(16),
-            answered_within: Duration::from_millis(times.hold_entries_ms),
+            hold: Duration::from_millis(times.hold_entries_ms),
         };
         let (purging, stop) = (purge::keep_purged(raft.clone(), policy), self.stop.clone());
         self.tasks.spawn(async move {

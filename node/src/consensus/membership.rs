@@ -93,6 +93,7 @@ impl Consensus {
             groups: Groups::default(),
             committer,
             channels: std::sync::OnceLock::new(),
+            local: std::sync::OnceLock::new(),
             freshness: super::Freshness::default(),
             promises: super::Promises::default(),
             sentinel: parts.sentinel,
@@ -105,6 +106,7 @@ impl Consensus {
             taking_in: parking_lot::Mutex::default(),
             becoming: tokio::sync::Mutex::new(()),
             last_stamp: std::sync::atomic::AtomicI64::new(0),
+            cluster_time: super::cluster_time::ClusterTime::default(),
             tasks: tokio_util::task::TaskTracker::new(),
             stop: tokio_util::sync::CancellationToken::new(),
             this: this.clone(),
@@ -817,11 +819,12 @@ impl Consensus {
         let leader = group.leader().ok_or(Error::NoLeader)?;
         let (index, wall, lease) = if leader == self.node_id() {
             self.note_leadership(GroupId::CLUSTER);
-            (self.lead_read_index(&group).await?, self.clock.wall(), self.lease())
+            (self.lead_read_index(&group).await?, self.time_as_leader(), self.lease())
         } else {
             let body = channel_request::Body::Freshness(FreshnessRequest {
                 applied_index: group.state.applied().0,
                 full: self.is_full(),
+                wall_unix_ms: self.clock.wall().0,
             });
             let answer = self.ask_peer(leader, body, limits::PEER_ANSWER_TIMEOUT).await?;
             let channel_response::Body::Freshness(answer) = answer else {

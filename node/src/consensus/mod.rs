@@ -25,6 +25,7 @@
 //! | `scrub` | a state that is not what its log made |
 //! | `stalls` | a leader whose disk stands still lets another one lead |
 //! | `status` | what a person asks of a cluster |
+//! | `local` | what each node tells or does alone: connections, figures |
 //! | `as_member`, `trust` | commands of a node itself; well-known admins, notices of expiry |
 //!
 //! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
@@ -34,6 +35,7 @@ pub mod applied;
 mod as_member;
 pub mod audit;
 pub mod channel;
+mod cluster_time;
 pub mod committer;
 mod denials;
 mod documents;
@@ -43,6 +45,7 @@ pub mod freshness;
 mod fullness;
 mod groups;
 mod identity;
+pub mod local;
 pub mod log_store;
 mod membership;
 pub mod network;
@@ -147,6 +150,7 @@ pub struct Consensus {
     groups: Groups,
     committer: Arc<Committer>,
     channels: OnceLock<Arc<Channels>>,
+    local: OnceLock<Arc<dyn local::Local>>,
     freshness: Freshness,
     promises: Promises,
     sentinel: Arc<Sentinel>,
@@ -162,6 +166,8 @@ pub struct Consensus {
     /// Held while this node becomes a member.
     becoming: tokio::sync::Mutex<()>,
     last_stamp: AtomicI64,
+    /// The clocks of the members, for when this node leads.
+    cluster_time: cluster_time::ClusterTime,
     tasks: TaskTracker,
     stop: CancellationToken,
     this: Weak<Self>,
@@ -248,8 +254,12 @@ impl Consensus {
         Fresh { registry, at: self.freshness.leader_wall(self.clock.boot()) }
     }
 
-    /// The leader's wall clock as far as this node knows it, fresh or not.
-    /// The leader's wall clock as far as this node knows it; long past before it was heard of.
+    /// The time that dates are decided by, as long as this node leads the cluster.
+    fn time_as_leader(&self) -> Timestamp {
+        self.cluster_time.now(self.clock.wall(), self.clock.boot())
+    }
+
+    /// The cluster's time as far as this node knows it, fresh or not; long past before it was heard of.
     #[must_use]
     pub fn leader_time(&self) -> Timestamp {
         self.freshness.leader_wall(self.clock.boot())

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     authz::{self, Author, DatabaseOperation, DeniedReason, ServerOperation},
     cluster, database, limits,
-    names::{DatabaseId, GroupId, NodeId, Thumbprint},
+    names::{DatabaseId, GroupId, NodeId, Thumbprint, Timestamp},
 };
 
 /// The handler that the peer listener calls.
@@ -59,7 +59,9 @@ impl PeerHandler for Peers {
         from: NodeId,
         request: peer::FreshnessRequest,
     ) -> Result<peer::FreshnessResponse, peer::PeerError> {
-        self.0.fullness.report(from, request.full, self.0.clock.boot());
+        let boot = self.0.clock.boot();
+        self.0.fullness.report(from, request.full, boot);
+        self.0.cluster_time.hear(from, Timestamp(request.wall_unix_ms), boot);
         self.0.answer_freshness(from).await.map_err(|e| e.to_peer())
     }
 
@@ -242,7 +244,7 @@ impl Consensus {
         let lease_ms = u32::try_from(self.lease().as_millis()).unwrap_or(u32::MAX);
         Ok(peer::FreshnessResponse {
             commit_index,
-            leader_unix_ms: self.clock.wall().0,
+            leader_unix_ms: self.time_as_leader().0,
             lease_ms,
             full_node_ids: self.full_nodes().iter().map(|node| node.0).collect(),
         })
@@ -286,6 +288,10 @@ impl Consensus {
                 let read = read.read.ok_or_else(malformed)?;
                 let bytes = self.serve_forwarded_read(&permit, read, deadline).await?;
                 Ok(forward_response::Result::Read(bytes))
+            }
+            forward_request::Call::Local(call) => {
+                let call = call.call.ok_or_else(malformed)?;
+                self.serve_local(&fresh, author, call).map(forward_response::Result::Local)
             }
         }
     }

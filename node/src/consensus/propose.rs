@@ -150,7 +150,10 @@ impl Consensus {
                 Err(Error::Refused(Box::new(refusal)))
             }
             Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
-            Some(peer::forward_response::Result::Read(_)) | None => Err(Error::unexpected_answer()),
+            Some(
+                peer::forward_response::Result::Read(_) | peer::forward_response::Result::Local(_),
+            )
+            | None => Err(Error::unexpected_answer()),
         }
     }
 
@@ -302,7 +305,7 @@ impl Consensus {
             return Ok(()); // Asked again by a node whose answer was lost.
         }
         let tokens = group.state.read(cluster::join_tokens)?;
-        let now = self.clock.wall().0;
+        let now = self.leader_time().0; // Fresh: the call was authorized a moment ago.
         let valid = tokens.iter().any(|token| {
             token.id == join.token_id
                 && bool::from(token.secret_digest.ct_eq(&join.secret_digest))
@@ -350,9 +353,10 @@ impl Consensus {
         Ok(())
     }
 
-    /// The wall clock, but never earlier than a stamp before it.
+    /// The time of the cluster, but never earlier than a stamp before it. A node that knows of no leader lately takes its
+    /// own clock.
     fn stamped(&self) -> i64 {
-        let now = self.clock.wall().0;
+        let now = if self.is_fresh() { self.leader_time().0 } else { self.clock.wall().0 };
         self.last_stamp.fetch_max(now, std::sync::atomic::Ordering::Relaxed).max(now)
     }
 

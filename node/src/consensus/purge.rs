@@ -5,10 +5,17 @@
 //! and so on: it applies nothing but snapshots and serves no fresh read until the writes pause. So the leader holds
 //! entries for every follower that answers and is behind, and this task tells openraft what may go.
 //!
+//! Every node, whatever its role, also keeps the entries of the last while. Who leads next is not known beforehand: a
+//! follower that purged at once would, as the next leader, have nothing but a snapshot for a node that restarted at the
+//! same time, however short it was away.
+//!
 //! **Invariant:** never more than [`limits::LOG_ENTRIES_HELD_MAX`] entries of a snapshot are held, and none for a
-//! follower that does not answer: it gets a snapshot when it returns.
+//! follower that does not answer for longer than the while: it gets a snapshot when it returns.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 
@@ -25,8 +32,33 @@ const BATCH: u64 = 256;
 pub(super) struct Policy {
     /// Entries of the snapshot that are kept in any case.
     pub(super) kept: u64,
-    /// How long ago a follower may have answered last to be waited for.
-    pub(super) answered_within: Duration,
+    /// How long an entry is kept after it stood in a snapshot, and how long ago a follower may have answered last to be
+    /// waited for.
+    pub(super) hold: Duration,
+}
+
+/// The snapshots of the last while, so that what has stood in one for long enough is known.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When a snapshot was first seen, and its last entry; the oldest first.
+    snapshots: VecDeque<(Instant, u64)>,
+    /// The last entry that has stood in a snapshot for long enough.
+    aged: u64,
+}
+
+impl Seen {
+    /// Notes the newest snapshot.
+    fn note(&mut self, now: Instant, snapshot: u64, hold: Duration) {
+        if self.snapshots.back().is_none_or(|(_, newest)| *newest < snapshot) {
+            self.snapshots.push_back((now, snapshot));
+        }
+        while let Some((seen, index)) = self.snapshots.front().copied()
+            && now.duration_since(seen) >= hold
+        {
+            self.aged = index;
+            self.snapshots.pop_front();
+        }
+    }
 }
 
 /// A group's log as openraft's metrics show it.
@@ -34,6 +66,8 @@ pub(super) struct Policy {
 struct Log {
     /// The last entry of the newest snapshot.
     snapshot: u64,
+    /// The last entry that has stood in a snapshot for long enough.
+    aged: u64,
     /// The last entry that is gone.
     purged: u64,
     /// The last entry that each follower which answers is known to have.
@@ -46,7 +80,7 @@ impl Log {
         let free = self.snapshot.saturating_sub(kept);
         let needed = self.matched.iter().copied().min().unwrap_or(u64::MAX);
         let bound = self.snapshot.saturating_sub(limits::LOG_ENTRIES_HELD_MAX);
-        let upto = free.min(needed).max(bound.min(free));
+        let upto = free.min(self.aged).min(needed).max(bound.min(free));
         (upto >= self.purged + BATCH).then_some(upto)
     }
 }
@@ -54,6 +88,7 @@ impl Log {
 /// Purges the log of a group until openraft has ended. Holds openraft's handle alone, nothing of the group's state.
 pub(super) async fn keep_purged(raft: Raft, policy: Policy) {
     let mut changes = raft.metrics();
+    let mut seen = Seen::default();
     loop {
         tokio::time::sleep(LOOK).await;
         if changes.changed().await.is_err() {
@@ -68,11 +103,14 @@ pub(super) async fn keep_purged(raft: Raft, policy: Policy) {
             let answers = |node: &u64| {
                 let last =
                     metrics.heartbeat.as_ref().and_then(|all| all.get(node).copied().flatten());
-                last.is_some_and(|last| last.elapsed() <= policy.answered_within)
+                last.is_some_and(|last| last.elapsed() <= policy.hold)
             };
             let matched = metrics.replication.iter().flatten().filter(|(node, _)| answers(node));
+            let snapshot = metrics.snapshot.as_ref().map_or(0, |log_id| log_id.index);
+            seen.note(Instant::now(), snapshot, policy.hold);
             Log {
-                snapshot: metrics.snapshot.as_ref().map_or(0, |log_id| log_id.index),
+                snapshot,
+                aged: seen.aged,
                 purged: metrics.purged.as_ref().map_or(0, |log_id| log_id.index),
                 matched: matched.map(|(_, at)| at.as_ref().map_or(0, |at| at.index)).collect(),
             }
@@ -92,7 +130,7 @@ mod tests {
     #[test]
     fn entries_are_held_for_followers_that_answer_and_not_for_ever() {
         let check = |snapshot, purged, matched: &[u64], upto| {
-            let log = Log { snapshot, purged, matched: matched.to_vec() };
+            let log = Log { snapshot, aged: snapshot, purged, matched: matched.to_vec() };
             assert_eq!(log.upto(25), upto, "{log:?}");
         };
         check(1000, 0, &[], Some(975)); // A follower, or a leader whom nobody answers.
@@ -104,5 +142,24 @@ mod tests {
         check(10, 0, &[], None);
         let far = limits::LOG_ENTRIES_HELD_MAX * 2;
         check(far, 0, &[far, 0], Some(limits::LOG_ENTRIES_HELD_MAX));
+    }
+
+    #[test]
+    fn entries_are_kept_for_a_while_whoever_leads() {
+        let (start, hold) = (Instant::now(), Duration::from_secs(30));
+        let mut seen = Seen::default();
+        let mut check = |seconds, snapshot, upto| {
+            seen.note(start + Duration::from_secs(seconds), snapshot, hold);
+            let log = Log { snapshot, aged: seen.aged, purged: 0, matched: Vec::new() };
+            assert_eq!(log.upto(25), upto, "after {seconds} s: {log:?} {seen:?}");
+        };
+        check(0, 1000, None); // After a start nothing is old yet.
+        check(10, 2000, None);
+        check(29, 3000, None);
+        check(30, 3000, Some(1000));
+        check(40, 3000, Some(2000));
+        check(59, 3000, Some(2975));
+        check(60, 3000, Some(2975));
+        check(61, limits::LOG_ENTRIES_HELD_MAX + 5000, Some(5000)); // However young they are.
     }
 }

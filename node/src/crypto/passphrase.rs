@@ -246,6 +246,22 @@ mod tests {
         key
     }
 
+    /// RFC 9106, section 5.3, through the call that [`Stretch::derive`] makes.
+    #[test]
+    fn argon2id_gives_the_tag_of_rfc_9106() {
+        let data = argon2::AssociatedData::new(&[4; 12]).unwrap();
+        let mut params = argon2::ParamsBuilder::new();
+        let params = params.m_cost(32).t_cost(3).p_cost(4).data(data).build().unwrap();
+        let mut blocks = vec![Block::default(); params.block_count()];
+        let mut tag = [0; 32];
+        Argon2::new_with_secret(&[3; 8], Algorithm::Argon2id, Version::V0x13, params)
+            .unwrap()
+            .hash_password_into_with_memory(&[1; 32], &[2; 16], &mut tag, &mut blocks)
+            .unwrap();
+        let expected = "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659";
+        assert_eq!(hex::encode(tag), expected);
+    }
+
     #[test]
     fn the_bytes_of_the_file_and_its_key_do_not_change() {
         let (key, tag) = light().derive(PASSPHRASE).unwrap();

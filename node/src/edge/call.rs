@@ -15,9 +15,9 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -50,7 +50,7 @@ pub async fn call(
 ) -> Response {
     let began = Instant::now();
     let deadline = began + time_allowed(request.headers());
-    let rpc = rpcs::label(request.uri().path());
+    let label = rpcs::label(request.uri().path());
     let is_grpc = is_grpc(request.headers());
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     request.extensions_mut().insert(Deadline(deadline));
@@ -63,10 +63,11 @@ pub async fn call(
     let response = match timeout_at(deadline + limits::DEADLINE_SLACK, next.run(request)).await {
         Ok(response) if is_grpc => own_status(response),
         Ok(response) => response,
-        Err(_elapsed) => convert::deadline_exceeded().into_http(),
+        Err(_elapsed) if is_grpc => convert::deadline_exceeded().into_http(),
+        Err(_elapsed) => (StatusCode::GATEWAY_TIMEOUT, "This took too long.\n").into_response(),
     };
     let code = code(&response, is_grpc);
-    metrics.answered(rpc, code, began.elapsed().as_secs_f64());
+    metrics.answered(label, code, began.elapsed());
     let response = with_security_headers(response);
     match connection {
         Some(connection) => bounded(response, &connection, is_grpc, limits::STREAM_LIFE_MAX),
@@ -166,7 +167,8 @@ fn with_security_headers(mut response: Response) -> Response {
     // Assets of the Studio say how long they may be kept; everything else is kept nowhere.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Forms of the Studio need another one: with this a browser sends `Origin: null`.
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(
         "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     ));
@@ -200,6 +202,7 @@ impl Bounded {
         if self.cut.as_mut().poll(context).is_ready() {
             return Poll::Ready(match self.ending.reason() {
                 Some(Reason::Expired) => StreamEnd::Expired,
+                Some(Reason::Cut) => StreamEnd::Cut,
                 Some(Reason::RightsLost) | None => StreamEnd::RightsLost,
             });
         }
@@ -249,6 +252,8 @@ enum StreamEnd {
     RightsLost,
     #[error("the certificate of this connection has expired")]
     Expired,
+    #[error("an administrator cut the connection")]
+    Cut,
     #[error("the stream has lived long enough")]
     Life,
 }
@@ -266,6 +271,12 @@ impl StreamEnd {
                 Code::Unauthenticated,
                 "CERTIFICATE_EXPIRED",
                 "This certificate expired while the stream was open. Ask an administrator for a new one.",
+            ),
+            Self::Cut => (
+                Code::Unavailable,
+                "CONNECTION_CUT",
+                "An administrator cut this connection. The certificate has the rights it had: connect again, or ask \
+                 them why.",
             ),
             Self::Life => (
                 Code::Unavailable,
@@ -308,12 +319,16 @@ mod tests {
     #[tokio::test]
     async fn a_quiet_stream_ends_for_each_reason_there_is() {
         type End = fn(&Connections, &Connection);
-        let cases: [(&str, End); 3] = [
+        let cases: [(&str, End); 4] = [
             ("RIGHTS_CHANGED", |connections, connection| {
                 connections.revoke(&[connection.certificate.as_ref().unwrap().thumbprint]);
             }),
             ("CERTIFICATE_EXPIRED", |connections, _| {
                 assert_eq!(connections.expire(crate::names::Timestamp(i64::MAX)), 1);
+            }),
+            ("CONNECTION_CUT", |connections, connection| {
+                let whose = connection.certificate.as_ref().unwrap().thumbprint;
+                assert_eq!(connections.cut(&[whose], Some(connection.id)), 1);
             }),
             ("STREAM_LIFE_ENDED", |_, _| {}),
         ];

@@ -8,23 +8,28 @@
 //! seconds later the connection closes. The same happens to one whose certificate has expired ([`Connections::expire`]).
 //! In between, and on a new connection, every call is decided by the new registry
 //! as always; the two seconds are there so that the holder's next call meets an explained refusal and not a reset.
+//! An administrator may cut connections without taking anything away ([`Connections::cut`]): they end in the same way, and
+//! the holder may connect again.
 
 use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    ops::Bound,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    certificates, limits,
+    certificates,
+    clock::{Clock as _, SystemClock},
+    limits,
     names::{Thumbprint, Timestamp},
     tls::PeerCertificate,
 };
@@ -67,7 +72,24 @@ pub enum Reason {
     RightsLost,
     /// Its certificate has expired.
     Expired,
+    /// An administrator cut it; its certificate has what it had.
+    Cut,
 }
+
+impl Reason {
+    /// The reason in words, as administrators are told.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::RightsLost => "its certificate lost rights",
+            Self::Expired => "its certificate has expired",
+            Self::Cut => "cut by an administrator",
+        }
+    }
+}
+
+/// Ids of connections; on all listeners together, so that an id names one.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Whether a connection ends, and why: the first reason stays.
 #[derive(Debug, Default)]
@@ -77,10 +99,11 @@ pub struct Ending {
 }
 
 impl Ending {
-    fn end(&self, reason: Reason) {
-        // A connection that ends already has its reason.
-        let _ = self.reason.set(reason);
+    /// Whether it did not end already; it keeps its first reason.
+    fn end(&self, reason: Reason) -> bool {
+        let first = self.reason.set(reason).is_ok();
         self.token.cancel();
+        first
     }
 
     /// Why it ends; `None` while it does not.
@@ -104,6 +127,14 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// What the handshake proved; `None` where no certificate was shown.
     pub certificate: Option<PeerCertificate>,
+    /// When its handshake was over.
+    pub opened: Timestamp,
+    /// The same moment, by a clock that nobody sets.
+    began: Instant,
+    /// Requests on it.
+    calls: AtomicU64,
+    /// When the last of them came, in milliseconds from `began`.
+    last_call_ms: AtomicU64,
     /// The minute (of Unix time) in which a use was last noted.
     noted: AtomicI64,
     ending: Arc<Ending>,
@@ -116,7 +147,27 @@ impl Connection {
             && self.noted.swap(minute, Ordering::Relaxed) != minute
     }
 
-    /// Whether it ends because of its certificate.
+    /// A request came. One addition and one store, both relaxed; the figures are for people.
+    pub(super) fn called(&self) {
+        let after = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_call_ms.store(after, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests so far.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// When the last request came; `None` before the first.
+    #[must_use]
+    pub fn last_call(&self) -> Option<Timestamp> {
+        let after = i64::try_from(self.last_call_ms.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        (self.calls() > 0).then(|| Timestamp(self.opened.0.saturating_add(after)))
+    }
+
+    /// Whether it ends because of its certificate, or was cut.
     #[must_use]
     pub fn ending(&self) -> &Arc<Ending> {
         &self.ending
@@ -132,7 +183,6 @@ impl fmt::Debug for Connection {
 /// The connections of one listener.
 pub struct Connections {
     bounds: Bounds,
-    next_id: AtomicU64,
     table: Mutex<Table>,
 }
 
@@ -141,6 +191,8 @@ struct Table {
     open: usize,
     by_address: BTreeMap<IpAddr, usize>,
     handshakes: BTreeMap<u64, CancellationToken>,
+    /// Those whose handshake is over.
+    connected: BTreeMap<u64, Arc<Connection>>,
     by_thumbprint: BTreeMap<Thumbprint, BTreeMap<u64, Arc<Ending>>>,
     /// Those whose certificates have not expired yet, the earliest first.
     by_expiry: BTreeMap<(Timestamp, u64), Arc<Ending>>,
@@ -159,7 +211,7 @@ impl Connections {
     /// An empty table.
     #[must_use]
     pub fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self { bounds, next_id: AtomicU64::new(1), table: Mutex::default() })
+        Arc::new(Self { bounds, table: Mutex::default() })
     }
 
     /// The bounds it keeps.
@@ -180,7 +232,7 @@ impl Connections {
     /// [`Full`]; the caller closes the socket.
     pub fn admit(self: &Arc<Self>, remote: SocketAddr) -> Result<Slot, Full> {
         let address = counted_address(remote.ip());
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let evicted = CancellationToken::new();
         let mut table = self.table.lock();
         if table.open >= self.bounds.connections_max {
@@ -228,6 +280,37 @@ impl Connections {
         ended
     }
 
+    /// Does the same to connections of these certificates, or to one of them; gives how many did not end already.
+    pub fn cut(&self, whose: &[Thumbprint], only: Option<u64>) -> usize {
+        let table = self.table.lock();
+        let connections = whose.iter().filter_map(|whose| table.by_thumbprint.get(whose));
+        let wanted = connections.flatten().filter(|(id, _)| only.is_none_or(|only| only == **id));
+        wanted.filter(|(_, ending)| ending.end(Reason::Cut)).count()
+    }
+
+    /// Connections after an id in the order of their ids, at most `limit`, and how many there are with those before and
+    /// behind; of these certificates, or of everybody where none is named.
+    #[must_use]
+    pub fn list(
+        &self,
+        whose: &[Thumbprint],
+        after: u64,
+        limit: usize,
+    ) -> (Vec<Arc<Connection>>, usize) {
+        let table = self.table.lock();
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        if whose.is_empty() {
+            let page = table.connected.range(behind).take(limit);
+            return (page.map(|(_, it)| it.clone()).collect(), table.connected.len());
+        }
+        let of = || whose.iter().filter_map(|whose| table.by_thumbprint.get(whose));
+        let mut ids: Vec<u64> =
+            of().flat_map(|of| of.range(behind).take(limit)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        let page = ids.iter().take(limit).filter_map(|id| table.connected.get(id).cloned());
+        (page.collect(), of().map(BTreeMap::len).sum())
+    }
+
     /// Open connections of a certificate.
     #[must_use]
     pub fn of(&self, thumbprint: &Thumbprint) -> usize {
@@ -256,20 +339,31 @@ impl Slot {
     pub fn connected(&mut self, certificate: Option<PeerCertificate>) -> Arc<Connection> {
         let ending = Arc::new(Ending::default());
         let expires = certificate.as_ref().and_then(not_after);
+        let connection = Arc::new(Connection {
+            id: self.id,
+            remote: self.remote,
+            certificate,
+            opened: SystemClock.wall(), // For people; nothing is decided by it.
+            began: Instant::now(),
+            calls: AtomicU64::new(0),
+            last_call_ms: AtomicU64::new(0),
+            noted: AtomicI64::new(i64::MIN),
+            ending: ending.clone(),
+        });
         let mut table = self.connections.table.lock();
         table.handshakes.remove(&self.id);
-        if let Some(certificate) = &certificate {
+        table.connected.insert(self.id, connection.clone());
+        if let Some(certificate) = &connection.certificate {
             let of_certificate = table.by_thumbprint.entry(certificate.thumbprint).or_default();
             of_certificate.insert(self.id, ending.clone());
             self.known = Some(certificate.thumbprint);
         }
         if let Some(expires) = expires {
-            table.by_expiry.insert((expires, self.id), ending.clone());
+            table.by_expiry.insert((expires, self.id), ending);
             self.expires = Some(expires);
         }
         drop(table);
-        let noted = AtomicI64::new(i64::MIN);
-        Arc::new(Connection { id: self.id, remote: self.remote, certificate, noted, ending })
+        connection
     }
 }
 
@@ -283,6 +377,7 @@ impl Drop for Slot {
         let mut table = self.connections.table.lock();
         table.open = table.open.saturating_sub(1);
         table.handshakes.remove(&self.id);
+        table.connected.remove(&self.id);
         if let Some(count) = table.by_address.get_mut(&self.address) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -392,6 +487,75 @@ mod tests {
         drop(slots);
         assert_eq!((connections.of(&alice.thumbprint), connections.open()), (0, 0));
         assert!(connections.table.lock().by_address.is_empty());
+    }
+
+    #[test]
+    fn a_cut_ends_what_it_names_and_counts_what_it_ended() {
+        let connections = table(10, 10, 10);
+        let mut slots: Vec<Slot> =
+            (1..=5).map(|_| connections.admit(from("10.0.0.1:1")).unwrap()).collect();
+        let (alice, bob) = (certificate(b"alice"), certificate(b"bob"));
+        let first = slots[0].connected(Some(alice.clone()));
+        let second = slots[1].connected(Some(alice.clone()));
+        let other = slots[2].connected(Some(bob.clone()));
+        let anonymous = slots[3].connected(None);
+        let cut = |whose: &[Thumbprint], only| connections.cut(whose, only);
+        assert_eq!(cut(&[], None), 0, "nobody is named");
+        assert_eq!(cut(&[alice.thumbprint], Some(other.id)), 0, "it is another's");
+        assert_eq!(cut(&[alice.thumbprint], Some(first.id)), 1);
+        assert_eq!(first.ending.reason(), Some(Reason::Cut));
+        assert_eq!(cut(&[alice.thumbprint, bob.thumbprint], None), 2, "one of three ended before");
+        assert!(second.ending.token().is_cancelled() && other.ending.token().is_cancelled());
+        assert_eq!(anonymous.ending.reason(), None);
+        assert_eq!(cut(&[alice.thumbprint, bob.thumbprint], None), 0);
+        // What connects again is not touched.
+        let again = slots[4].connected(Some(alice));
+        assert_eq!(again.ending.reason(), None);
+    }
+
+    #[test]
+    fn connections_are_listed_by_age_a_page_at_a_time() {
+        let connections = table(10, 10, 10);
+        let mut slots: Vec<Slot> =
+            (1..=6).map(|_| connections.admit(from("10.0.0.1:1")).unwrap()).collect();
+        let (alice, bob) = (certificate(b"alice"), certificate(b"bob"));
+        let who = [Some(&alice), None, Some(&bob), Some(&alice), Some(&alice)];
+        let open: Vec<u64> = who
+            .iter()
+            .zip(&mut slots)
+            .map(|(who, slot)| slot.connected(who.map(|it| (*it).clone())).id)
+            .collect();
+        let check = |whose: &[Thumbprint], after, limit, expected: (&[usize], usize)| {
+            let (page, total) = connections.list(whose, after, limit);
+            let page: Vec<u64> = page.iter().map(|it| it.id).collect();
+            let ids: Vec<u64> = expected.0.iter().map(|at| open[*at]).collect();
+            assert_eq!((page, total), (ids, expected.1), "after {after}, {limit}");
+        };
+        let (a, b) = (alice.thumbprint, bob.thumbprint);
+        check(&[], 0, 100, (&[0, 1, 2, 3, 4], 5));
+        check(&[], 0, 2, (&[0, 1], 5));
+        check(&[], open[1], 2, (&[2, 3], 5));
+        check(&[], open[4], 2, (&[], 5));
+        check(&[a], 0, 2, (&[0, 3], 3));
+        check(&[a], open[3], 2, (&[4], 3));
+        check(&[b, a], 0, 3, (&[0, 2, 3], 4));
+        check(&[a], 0, 0, (&[], 3));
+        check(&[Thumbprint::of(b"nobody")], 0, 9, (&[], 0));
+        drop(slots);
+        assert_eq!(connections.list(&[], 0, 9).1, 0, "closed ones are forgotten");
+    }
+
+    #[test]
+    fn calls_are_counted_and_the_last_one_has_its_time() {
+        let connections = table(10, 10, 10);
+        let mut slot = connections.admit(from("10.0.0.1:1")).unwrap();
+        let connection = slot.connected(None);
+        assert_eq!((connection.calls(), connection.last_call()), (0, None));
+        connection.called();
+        connection.called();
+        assert_eq!(connection.calls(), 2);
+        let last = connection.last_call().unwrap();
+        assert!(last >= connection.opened && last.0 < connection.opened.0 + 60_000);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use rookery_proto::log::v1::Refusal;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{authz::Denied, consensus};
+use crate::{authz::Denied, consensus, storage};
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "rookery";
@@ -273,6 +273,17 @@ pub fn status(error: consensus::Error) -> Status {
         consensus::Error::Timeout => deadline_exceeded(),
         consensus::Error::Stale => stale(),
         consensus::Error::NotMember(_) => not_serving(&consensus::State::Joining),
+        consensus::Error::Storage(storage::Error::Corrupt { .. }) => {
+            tracing::error!(cause = %error, "a call needed a record that cannot be authenticated");
+            Answer::new(
+                Code::DataLoss,
+                "RECORD_DAMAGED",
+                "A record that the answer needs was changed or damaged on this node's disk, so nothing is answered \
+                 rather than something wrong. Ask another node; an administrator replaces this node's data folder, and \
+                 its log says where the record stands.",
+            )
+            .status()
+        }
         consensus::Error::Stopped(_) | consensus::Error::Storage(_) => {
             tracing::error!(cause = %error, "a call found its group stopped");
             Answer::new(
@@ -294,7 +305,6 @@ mod tests {
         authz::{DeniedReason, ServerOperation},
         consensus::{Error, State},
         names::{Thumbprint, Timestamp},
-        storage,
     };
 
     fn refused(reason: &str) -> Error {
@@ -327,6 +337,13 @@ mod tests {
         check(Error::Stopped(inside.clone()), Code::Unavailable, "NODE_STOPPED", false);
         let storage = Error::Storage(storage::Error::Engine(inside));
         check(storage, Code::Unavailable, "NODE_STOPPED", false);
+        let space = storage::Space {
+            table: storage::Table::State,
+            group: crate::names::GroupId::CLUSTER,
+            generation: 0,
+        };
+        let damaged = Error::Storage(storage::Error::Corrupt { space, why: "its tag is wrong" });
+        check(damaged, Code::DataLoss, "RECORD_DAMAGED", false);
         for (reason, code) in [
             ("INVALID_ARGUMENT", Code::InvalidArgument),
             ("REQUEST_ID_REUSED", Code::InvalidArgument),

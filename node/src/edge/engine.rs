@@ -8,6 +8,7 @@ use rookery_proto::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
     },
     log::v1::{Applied, ClusterCommand, DatabaseCommand, JoinTokenRecord},
+    peer::v1::{LocalAnswer, LocalCall},
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -17,6 +18,7 @@ use crate::{
     consensus::{
         Denial, Error, Fresh, State,
         audit::{AuditView, PeerHead},
+        local::Silence,
     },
     edge::{join_token::JoinToken, node_keys::NodeKeys},
     names::{CertificateName, GroupId, NodeId, RequestId, Thumbprint},
@@ -150,6 +152,18 @@ pub trait Engine: Send + Sync + 'static {
 
     /// This node and its groups.
     async fn status_local(&self) -> NodeStatus;
+
+    /// The id of this node; 0 while it belongs to no cluster.
+    fn node_id(&self) -> NodeId;
+
+    /// Asks other nodes for what each tells or does alone, in the name of the permit's author; each decides again. The
+    /// answers come in the order of the calls.
+    async fn ask_nodes(
+        &self,
+        permit: &Permit,
+        calls: Vec<(NodeId, LocalCall)>,
+        deadline: Instant,
+    ) -> Vec<Result<LocalAnswer, Silence>>;
 
     /// Every node; one that does not answer in time is marked unreachable.
     async fn status_all(&self, deadline: Instant) -> Vec<NodeStatus>;

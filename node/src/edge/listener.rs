@@ -290,6 +290,7 @@ async fn http_connection(
             (shared.router.clone(), connection.clone(), asked.clone());
         hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
             asked.notify_one();
+            connection.called();
             request.extensions_mut().insert(connection.clone());
             if let Some(certificate) = &connection.certificate {
                 request.extensions_mut().insert(certificate.clone());

@@ -1,6 +1,6 @@
 //! What is counted, and its text form for Prometheus.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -13,7 +13,9 @@ use tonic::Code;
 
 use crate::edge::{
     expiry::{STATES, Survey},
+    history::History,
     listener::Surface,
+    rpcs::{Kind, Label},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,6 +76,8 @@ pub struct Metrics {
     own_not_after: Gauge,
     certificates: Family<OfState, Gauge>,
     earliest_not_after: Family<OfClearance, Gauge>,
+    /// The last hour, for people without Prometheus.
+    pub history: History,
 }
 
 impl Default for Metrics {
@@ -96,6 +100,7 @@ impl Default for Metrics {
             own_not_after: Gauge::default(),
             certificates: Family::default(),
             earliest_not_after: Family::default(),
+            history: History::default(),
         };
         metrics.register();
         metrics
@@ -109,7 +114,11 @@ const SECONDS: [f64; 14] =
 impl Metrics {
     fn register(&self) {
         let mut registry = self.registry.lock();
-        registry.register("requests", "Calls by RPC and gRPC code", self.requests.clone());
+        registry.register(
+            "requests",
+            "Calls by RPC, and pages by area, by gRPC code",
+            self.requests.clone(),
+        );
         registry.register("request_seconds", "Time to the answer of a call", self.seconds.clone());
         registry.register("connections", "Open connections by listener", self.connections.clone());
         registry.register(
@@ -159,10 +168,17 @@ impl Metrics {
         );
     }
 
-    /// A call was answered.
-    pub fn answered(&self, rpc: &'static str, code: Code, seconds: f64) {
-        self.requests.get_or_create(&Request { rpc, code: code_name(code) }).inc();
-        self.seconds.observe(seconds);
+    /// A request was answered. A page is counted as a page and nowhere else: what it asks of the services is counted as
+    /// the calls that it makes.
+    pub fn answered(&self, label: Label, code: Code, took: Duration) {
+        self.requests.get_or_create(&Request { rpc: label.name, code: code_name(code) }).inc();
+        match label.kind {
+            Kind::Rpc => {
+                self.seconds.observe(took.as_secs_f64());
+                self.history.note(code, took);
+            }
+            Kind::Page | Kind::Other => {}
+        }
     }
 
     /// A connection is open until the guard is dropped.

@@ -39,9 +39,11 @@ pub mod engine;
 mod expiry;
 mod export;
 mod health;
+pub mod history;
 pub mod join_token;
 mod landing;
 pub mod listener;
+pub mod live;
 pub mod metrics;
 pub mod node_keys;
 pub mod ops;
@@ -71,8 +73,8 @@ use crate::{
     clock::Clock,
     crypto::SealingKey,
     edge::{
-        code_checks::CodeChecks, engine::Engine, metrics::Metrics, recognition::Recognition,
-        work::Work,
+        code_checks::CodeChecks, engine::Engine, live::Live, metrics::Metrics,
+        recognition::Recognition, work::Work,
     },
     studio,
     tls::CurrentIdentity,
@@ -107,6 +109,8 @@ pub struct Edge {
     pub recognition: Recognition,
     /// The codes of second factors that are being checked.
     pub code_checks: Arc<CodeChecks>,
+    /// The open connections and the last hour.
+    pub live: Arc<Live>,
 }
 
 /// What the client listener serves.

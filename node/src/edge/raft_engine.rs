@@ -8,6 +8,7 @@ use rookery_proto::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
     },
     log::v1::{Applied, ClusterCommand, DatabaseCommand, JoinTokenRecord},
+    peer::v1::{LocalAnswer, LocalCall},
 };
 use tokio::{
     sync::watch,
@@ -20,6 +21,7 @@ use crate::{
     consensus::{
         Consensus, Denial, Error, Fresh, State,
         audit::{AuditView, PeerHead},
+        local::Silence,
     },
     edge::{
         engine::{Engine, Membership},
@@ -184,6 +186,19 @@ impl Engine for RaftEngine {
 
     async fn status_local(&self) -> NodeStatus {
         self.consensus.status_local()
+    }
+
+    fn node_id(&self) -> NodeId {
+        self.consensus.node_id()
+    }
+
+    async fn ask_nodes(
+        &self,
+        permit: &Permit,
+        calls: Vec<(NodeId, LocalCall)>,
+        deadline: Instant,
+    ) -> Vec<Result<LocalAnswer, Silence>> {
+        self.consensus.ask_nodes(permit, calls, deadline.into_std()).await
     }
 
     async fn status_all(&self, deadline: Instant) -> Vec<NodeStatus> {

@@ -19,15 +19,53 @@ const OTHERS: [(&str, &str); 4] = [
     ),
 ];
 
-/// The name under which a request is counted; "other" for paths of nobody, so that clients make no labels.
+/// The areas of the Studio by what their paths begin with, and what their pages are counted as. The first that fits.
+const PAGES: [(&str, &str); 7] = [
+    ("/studio/assets/", "studio/assets"),
+    ("/studio/certificate", "studio/certificates"),
+    ("/studio/database", "studio/databases"),
+    ("/studio/document", "studio/documents"),
+    ("/studio/cluster", "studio/cluster"),
+    ("/studio/audit", "studio/audit"),
+    ("/studio", "studio"),
+];
+
+/// What a request is counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    /// Out of a fixed set, so that clients make no labels.
+    pub name: &'static str,
+    /// Of what kind.
+    pub kind: Kind,
+}
+
+/// What a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A call of a service, also one that a page makes in this process.
+    Rpc,
+    /// A page, or what belongs to it.
+    Page,
+    /// A path of nobody.
+    Other,
+}
+
+/// What a request to a path is counted as.
 #[must_use]
-pub fn label(path: &str) -> &'static str {
+pub fn label(path: &str) -> Label {
     let full_name = path.strip_prefix('/').unwrap_or_default();
-    RPCS.iter()
-        .map(|(rpc, _)| *rpc)
-        .find(|rpc| *rpc == full_name)
-        .or_else(|| OTHERS.iter().find(|(of, _)| *of == path).map(|(_, name)| *name))
-        .unwrap_or(if path == "/" { "page" } else { "other" })
+    let rpc = RPCS.iter().map(|(rpc, _)| *rpc).find(|rpc| *rpc == full_name);
+    let rpc = rpc.or_else(|| OTHERS.iter().find(|(of, _)| *of == path).map(|(_, name)| *name));
+    if let Some(name) = rpc {
+        return Label { name, kind: Kind::Rpc };
+    }
+    if path == "/" {
+        return Label { name: "page", kind: Kind::Page };
+    }
+    match PAGES.iter().find(|(begins, _)| path.starts_with(begins)) {
+        Some((_, name)) => Label { name, kind: Kind::Page },
+        None => Label { name: "other", kind: Kind::Other },
+    }
 }
 
 /// The RPCs of the client listener and what each one requires.
@@ -43,19 +81,32 @@ mod tests {
 
     #[test]
     fn labels_come_from_a_fixed_set() {
-        for (path, name) in [
+        use Kind::{Other, Page, Rpc};
+        for (path, name, kind) in [
             (
                 "/rookery.document.v1.DocumentService/GetDocument",
                 "rookery.document.v1.DocumentService/GetDocument",
+                Rpc,
             ),
-            ("/grpc.health.v1.Health/Check", "grpc.health.v1.Health/Check"),
-            ("/", "page"),
-            ("", "other"),
-            ("//rookery.document.v1.DocumentService/GetDocument", "other"),
-            ("/rookery.document.v1.DocumentService/getdocument", "other"),
-            ("/rookery.document.v1.DocumentService/GetDocument/", "other"),
+            ("/grpc.health.v1.Health/Check", "grpc.health.v1.Health/Check", Rpc),
+            ("/", "page", Page),
+            ("/studio", "studio", Page),
+            ("/studio/", "studio", Page),
+            ("/studio/no-such-page", "studio", Page),
+            ("/studio/assets/style-0123456789ab.css", "studio/assets", Page),
+            ("/studio/certificates", "studio/certificates", Page),
+            ("/studio/certificate/edit", "studio/certificates", Page),
+            ("/studio/database/access", "studio/databases", Page),
+            ("/studio/documents/export", "studio/documents", Page),
+            ("/studio/cluster/node", "studio/cluster", Page),
+            ("/studio/audit/live", "studio/audit", Page),
+            ("", "other", Other),
+            ("/favicon.ico", "other", Other),
+            ("//rookery.document.v1.DocumentService/GetDocument", "other", Other),
+            ("/rookery.document.v1.DocumentService/getdocument", "other", Other),
+            ("/rookery.document.v1.DocumentService/GetDocument/", "other", Other),
         ] {
-            assert_eq!(label(path), name, "{path}");
+            assert_eq!(label(path), Label { name, kind }, "{path}");
         }
     }
 

@@ -32,8 +32,9 @@ use crate::{
     edge::{
         Edge, Node, admin_router, admin_socket, client_router,
         connections::{Bounds, Connections},
-        duties,
+        duties, history,
         listener::{self, Admission, Listener, Refusals, Surface},
+        live::Live,
         metrics::Metrics,
         node_keys::{self, NodeKeys},
         ops,
@@ -250,14 +251,22 @@ impl Running {
             peers: CancellationToken::new(),
             peer_tasks: Vec::new(),
         };
+        let metrics = Arc::new(Metrics::default());
+        let live = Arc::new(Live {
+            client: Connections::new(Bounds::CLIENT),
+            peer: Connections::new(Bounds::PEER),
+            metrics: metrics.clone(),
+        });
+        consensus.serve_with(live.clone());
         let edge = Arc::new(Edge {
             engine: Arc::new(RaftEngine { consensus: consensus.clone(), own: own.clone(), keys }),
             node,
             clock: Arc::new(SystemClock),
-            metrics: Arc::new(Metrics::default()),
+            metrics,
             work: Default::default(),
             recognition: Recognition::default(),
             code_checks: Arc::default(),
+            live,
         });
         running.serve(&config, sockets, admin, &edge, formation)?;
         running.peer_tasks.push(tokio::spawn(own.clone().run()));
@@ -286,7 +295,7 @@ impl Running {
             tcp: sockets.client,
             tls: tls::client_port_config(identity, config.tls.tls12)?,
             router: client_router(edge)?,
-            connections: Connections::new(Bounds::CLIENT),
+            connections: edge.live.client.clone(),
             metrics: edge.metrics.clone(),
             admission: None,
             refusals: None,
@@ -297,7 +306,7 @@ impl Running {
             tcp: sockets.peer,
             tls: tls::peer_port_config(identity)?,
             router: services::with(Router::new(), service),
-            connections: Connections::new(Bounds::PEER),
+            connections: edge.live.peer.clone(),
             metrics: edge.metrics.clone(),
             admission: Some(members_only(self.consensus.clone(), formation)),
             refusals: Some(note_refused_peers(self.consensus.clone())),
@@ -319,6 +328,8 @@ impl Running {
         let every = Duration::from_millis(config.authorization.last_used_interval_ms);
         let recording = uses::record_regularly(edge.clone(), every, self.clients.clone());
         self.client_tasks.push(tokio::spawn(recording));
+        let sampling = history::sample_regularly(edge.metrics.clone(), self.clients.clone());
+        self.client_tasks.push(tokio::spawn(sampling));
         let (router, stop) = (admin_router(edge), self.clients.clone());
         let refusals = note_refused_users(self.consensus.clone());
         self.client_tasks.push(tokio::spawn(async move {

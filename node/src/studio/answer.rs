@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{Html, IntoResponse, Redirect, Response},
 };
 use tonic::{Code, Status};
@@ -24,8 +24,8 @@ pub fn page_with(status: StatusCode, template: &impl Template) -> Response {
         Ok(text) => (status, Html(text)).into_response(),
         Err(error) => {
             tracing::error!(%error, "a page could not be written");
-            let why = "This page could not be written. The node's log has the reason.";
-            plain_refusal(StatusCode::INTERNAL_SERVER_ERROR, why)
+            let why = "This page could not be written. The node's log has the reason.\n";
+            (StatusCode::INTERNAL_SERVER_ERROR, Html(why)).into_response()
         }
     }
 }
@@ -35,14 +35,35 @@ pub fn see(path: &str) -> Response {
     Redirect::to(path).into_response()
 }
 
-/// A few words without a frame, for who has none.
+/// A page of a few words without a frame, for whom none can be drawn.
+pub fn alone(status: StatusCode, title: &str, why: &str) -> Response {
+    let (style, _, icon) = files();
+    page_with(status, &Alone { style, icon, title, why })
+}
+
+#[derive(Template)]
+#[template(path = "words.html")]
+struct Alone<'a> {
+    style: String,
+    icon: String,
+    title: &'a str,
+    why: &'a str,
+}
+
+/// A refusal in a few words, which `guard` puts into the frame.
 pub fn plain_refusal(status: StatusCode, why: &'static str) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))],
-        format!("{why}\n"),
-    )
-        .into_response()
+    let mut response = status.into_response();
+    response.extensions_mut().insert(Why(why));
+    response
+}
+
+/// The words of an answer that has no page yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Why(pub &'static str);
+
+/// Words in the frame, in place of a page.
+pub fn in_frame(frame: &Frame, status: StatusCode, title: &str, why: &str) -> Response {
+    page_with(status, &RefusedPage { frame, title, message: why, reason: "" })
 }
 
 /// A call that was refused or failed, as a page within the frame.
@@ -117,5 +138,5 @@ pub fn as_http(code: Code) -> (StatusCode, &'static str) {
 /// The files that every page links.
 #[must_use]
 pub fn files() -> (String, String, String) {
-    (assets::style(), assets::script(), assets::icon())
+    assets::all().into()
 }

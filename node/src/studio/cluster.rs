@@ -1,82 +1,77 @@
-//! The cluster: its nodes and groups, and changes of its membership with what they mean.
+//! The cluster: its nodes and groups as every node sees them, and the tokens that let a node in.
 
 use askama::Template;
-use axum::{Form, extract::Query};
+use axum::Form;
 use rookery_proto::cluster::v1::{
-    CreateJoinTokenRequest, DemoteNodeRequest, GetStatusRequest, GetTopologyRequest, GroupStatus,
-    JoinToken, ListJoinTokensRequest, NodeStatus, PromoteNodeRequest, RemoveNodeRequest,
-    RevokeJoinTokenRequest, TransferLeaderRequest,
+    CreateJoinTokenRequest, GetStatusRequest, GetTopologyRequest, JoinToken, ListJoinTokensRequest,
+    NodeStatus, RevokeJoinTokenRequest,
 };
 use serde::Deserialize;
+use tonic::Status;
 
 use super::{
     answer::{self, Answer, Refused},
+    contract::Calls,
+    members::{CLUSTER, Members, Same},
     visit::{Frame, Visit},
     words,
 };
 
-/// The name of the group that spans all nodes.
-const CLUSTER: &str = "cluster";
+/// Days of a certificate below which the page warns.
+const DAYS_LEFT_WARN: i64 = 30;
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
 
 #[derive(Template)]
 #[template(path = "cluster/show.html")]
 struct Page {
     frame: Frame,
     cluster_id: String,
-    nodes: Vec<NodeStatus>,
+    members: Members,
     tokens: Vec<JoinToken>,
 }
 
 impl Page {
-    fn group<'a>(&self, node: &'a NodeStatus) -> Option<&'a GroupStatus> {
-        node.groups.iter().find(|group| group.group == CLUSTER)
-    }
-
-    fn newest(&self) -> u64 {
-        self.nodes
-            .iter()
-            .filter_map(|node| self.group(node))
-            .map(|group| group.last_log_index)
-            .max()
-            .unwrap_or(0)
+    fn applied(&self, node: &NodeStatus) -> String {
+        Members::group(node, CLUSTER)
+            .map_or_else(|| words::NONE.to_owned(), |group| words::count(group.applied_index))
     }
 
     fn lag(&self, node: &NodeStatus) -> String {
-        self.group(node).map_or_else(
-            || words::NONE.to_owned(),
-            |group| words::count(self.newest().saturating_sub(group.applied_index)),
-        )
-    }
-
-    fn leads(&self, node: &NodeStatus) -> bool {
-        let id = node.node.as_ref().map_or(0, |node| node.id);
-        self.group(node).is_some_and(|group| group.leader_id == id)
-    }
-
-    fn term(&self, node: &NodeStatus) -> String {
-        self.group(node).map_or_else(|| words::NONE.to_owned(), |group| group.term.to_string())
+        self.members.lag(node, CLUSTER).map_or_else(|| words::NONE.to_owned(), words::count)
     }
 
     fn hash(&self, node: &NodeStatus) -> String {
-        self.group(node).map_or_else(
+        Members::group(node, CLUSTER).map_or_else(
             || words::NONE.to_owned(),
             |group| words::short(&group.state_hash).to_owned(),
         )
     }
 
-    /// Voters that answer, and voters that a decision needs.
-    fn quorum(&self) -> (usize, usize) {
-        let voters = self
-            .nodes
-            .iter()
-            .filter(|node| node.node.as_ref().is_some_and(|it| it.role == "voter"));
-        let (answering, all) =
-            voters.fold((0, 0), |(up, all), node| (up + usize::from(node.reachable), all + 1));
-        (answering, all / 2 + 1)
+    /// What the hash of a node's state says beside those of the others: words, and the class of its tag.
+    fn same(&self, node: &NodeStatus) -> (&'static str, &'static str) {
+        match self.members.same(node, CLUSTER) {
+            Same::Equal => ("equal", "good"),
+            Same::Different => ("differs", "bad"),
+            Same::Alone => ("", ""),
+        }
     }
 
     fn certificate(&self, node: &NodeStatus) -> String {
         words::relative(node.certificate_not_after_unix_ms, self.frame.now())
+    }
+
+    fn ends_soon(&self, node: &NodeStatus) -> bool {
+        let left = node.certificate_not_after_unix_ms.saturating_sub(self.frame.now());
+        node.certificate_not_after_unix_ms != 0 && left < DAYS_LEFT_WARN * DAY_MS
+    }
+
+    fn free(&self, node: &NodeStatus) -> String {
+        words::bytes(node.disk_free_bytes)
+    }
+
+    fn short<'a>(&self, thumbprint: &'a str) -> &'a str {
+        words::short(thumbprint)
     }
 
     fn date(&self, unix_ms: &i64) -> String {
@@ -88,46 +83,35 @@ impl Page {
     }
 }
 
+/// All nodes as the visitor may see them: with their groups from Operator on, names and addresses alone below.
+pub(super) async fn members(calls: &Calls, frame: &Frame) -> Result<(String, Members), Status> {
+    let mut cluster = calls.cluster();
+    if frame.may("view-cluster-status") {
+        let asked = GetStatusRequest { local_only: false };
+        let status = cluster.get_status(asked).await?.into_inner();
+        return Ok((status.cluster_id, Members { nodes: status.nodes, seen: true }));
+    }
+    let topology = cluster.get_topology(GetTopologyRequest {}).await?.into_inner();
+    let known = topology.nodes.into_iter();
+    let nodes =
+        known.map(|node| NodeStatus { node: Some(node), reachable: true, ..NodeStatus::default() });
+    Ok((topology.cluster_id, Members { nodes: nodes.collect(), seen: false }))
+}
+
 /// `GET /studio/cluster`.
 pub async fn page(visit: Visit) -> Answer {
     let Visit { calls, frame } = visit;
     let refused = Refused::on(&frame);
-    let (cluster_id, nodes) = match frame.may("view-cluster-status") {
-        true => {
-            let asked = GetStatusRequest { local_only: false };
-            let status = calls.cluster().get_status(asked).await.map_err(&refused)?.into_inner();
-            (status.cluster_id, status.nodes)
-        }
-        false => {
-            let topology = calls
-                .cluster()
-                .get_topology(GetTopologyRequest {})
-                .await
-                .map_err(&refused)?
-                .into_inner();
-            let known = topology.nodes.into_iter();
-            let nodes = known.map(|node| NodeStatus {
-                node: Some(node),
-                reachable: true,
-                ..NodeStatus::default()
-            });
-            (topology.cluster_id, nodes.collect())
-        }
-    };
+    let (cluster_id, members) = members(&calls, &frame).await.map_err(&refused)?;
     let tokens = match frame.may("list-join-tokens") {
         true => {
-            calls
-                .cluster()
-                .list_join_tokens(ListJoinTokensRequest {})
-                .await
-                .map_err(&refused)?
-                .into_inner()
-                .tokens
+            let asked = ListJoinTokensRequest {};
+            calls.cluster().list_join_tokens(asked).await.map_err(&refused)?.into_inner().tokens
         }
         false => Vec::new(),
     };
     drop(refused);
-    Ok(answer::page(&Page { frame, cluster_id, nodes, tokens }))
+    Ok(answer::page(&Page { frame, cluster_id, members, tokens }))
 }
 
 #[derive(Template)]
@@ -136,6 +120,8 @@ struct TokenPage {
     frame: Frame,
     token: String,
     expires: String,
+    /// Where the new node reaches this one.
+    address: String,
 }
 
 /// How long a token holds.
@@ -147,15 +133,20 @@ pub struct NewToken {
 /// `POST /studio/cluster/token`: a join token, shown once.
 pub async fn create_token(visit: Visit, Form(form): Form<NewToken>) -> Answer {
     let Visit { calls, frame } = visit;
+    let refused = Refused::on(&frame);
+    let topology = calls.cluster().get_topology(GetTopologyRequest {}).await.map_err(&refused)?;
+    let topology = topology.into_inner();
+    let here = topology.nodes.into_iter().find(|node| node.id == topology.answering_node_id);
     let asked = CreateJoinTokenRequest {
         lifetime_seconds: form.minutes.saturating_mul(60),
         request_id: String::new(),
     };
-    let made =
-        calls.cluster().create_join_token(asked).await.map_err(Refused::on(&frame))?.into_inner();
+    let made = calls.cluster().create_join_token(asked).await.map_err(&refused)?.into_inner();
+    drop(refused);
     Ok(answer::page(&TokenPage {
         expires: words::date(made.expires_unix_ms),
         token: made.token,
+        address: here.map(|node| node.client_address).unwrap_or_default(),
         frame,
     }))
 }
@@ -173,126 +164,3 @@ pub async fn revoke_token(visit: Visit, Form(which): Form<WhichToken>) -> Answer
     calls.cluster().revoke_join_token(asked).await.map_err(Refused::on(&frame))?;
     Ok(answer::see("/studio/cluster"))
 }
-
-/// What is done to a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Make a learner a voter.
-    Promote,
-    /// Make a voter a learner.
-    Demote,
-    /// Hand it the leadership of the cluster group.
-    Transfer,
-    /// Take it out of the cluster.
-    Remove,
-}
-
-impl Action {
-    fn title(self) -> &'static str {
-        match self {
-            Self::Promote => "Promote",
-            Self::Demote => "Demote",
-            Self::Transfer => "Hand the leadership to",
-            Self::Remove => "Remove",
-        }
-    }
-
-    fn field(self) -> &'static str {
-        match self {
-            Self::Promote => "promote",
-            Self::Demote => "demote",
-            Self::Transfer => "transfer",
-            Self::Remove => "remove",
-        }
-    }
-
-    fn operation(self) -> &'static str {
-        match self {
-            Self::Promote => "promote-node",
-            Self::Demote => "demote-node",
-            Self::Transfer => "transfer-leader",
-            Self::Remove => "remove-node",
-        }
-    }
-
-    fn consequence(self) -> &'static str {
-        match self {
-            Self::Promote => {
-                "It votes from then on and counts for the majority. Promote it when it has caught up."
-            }
-            Self::Demote => {
-                "It goes on receiving everything and serving calls, but no longer votes: a smaller majority decides, and fewer nodes may fail."
-            }
-            Self::Transfer => {
-                "Calls wait for some tens of milliseconds while the leadership moves; nothing is lost."
-            }
-            Self::Remove => {
-                "Its certificate is revoked and its connections are closed at once. It cannot come back under its number: it has to join anew with an empty data folder. Databases of which it holds a replica have one replica less."
-            }
-        }
-    }
-}
-
-/// A change of a node.
-#[derive(Debug, Deserialize)]
-pub struct Change {
-    node: u64,
-    action: Action,
-}
-
-#[derive(Template)]
-#[template(path = "cluster/change.html")]
-struct ChangePage {
-    frame: Frame,
-    node: u64,
-    name: String,
-    action: Action,
-}
-
-/// `GET /studio/cluster/node?node=&action=`: what it would mean.
-pub async fn change_form(visit: Visit, Query(change): Query<Change>) -> Answer {
-    let Visit { calls, frame } = visit;
-    let topology = calls
-        .cluster()
-        .get_topology(GetTopologyRequest {})
-        .await
-        .map_err(Refused::on(&frame))?
-        .into_inner();
-    let named =
-        topology.nodes.into_iter().find(|node| node.id == change.node).map(|node| node.name);
-    let name = named.unwrap_or_else(|| format!("node {}", change.node));
-    Ok(answer::page(&ChangePage { frame, node: change.node, name, action: change.action }))
-}
-
-/// `POST /studio/cluster/node`.
-pub async fn change(visit: Visit, Form(change): Form<Change>) -> Answer {
-    let Visit { calls, frame } = visit;
-    let (node_id, request_id) = (change.node, String::new());
-    let mut cluster = calls.cluster();
-    let done = match change.action {
-        Action::Promote => {
-            cluster.promote_node(PromoteNodeRequest { node_id, request_id }).await.map(drop)
-        }
-        Action::Demote => {
-            cluster.demote_node(DemoteNodeRequest { node_id, request_id }).await.map(drop)
-        }
-        Action::Remove => {
-            cluster.remove_node(RemoveNodeRequest { node_id, request_id }).await.map(drop)
-        }
-        Action::Transfer => {
-            let asked = TransferLeaderRequest { group: CLUSTER.to_owned(), node_id };
-            cluster.transfer_leader(asked).await.map(drop)
-        }
-    };
-    done.map_err(Refused::on(&frame))?;
-    Ok(answer::see("/studio/cluster"))
-}
-
-/// Actions of a row: field, operation, words.
-const ACTIONS: [(&str, &str, &str); 4] = [
-    ("promote", "promote-node", "Promote"),
-    ("demote", "demote-node", "Demote"),
-    ("transfer", "transfer-leader", "Make leader"),
-    ("remove", "remove-node", "Remove"),
-];

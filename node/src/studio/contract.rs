@@ -12,7 +12,9 @@ use rookery_proto::{
     cluster::v1::cluster_service_client::ClusterServiceClient,
     database::v1::database_service_client::DatabaseServiceClient,
     document::v1::document_service_client::DocumentServiceClient,
+    monitoring::v1::monitoring_service_client::MonitoringServiceClient,
     security::v1::{
+        second_factor_service_client::SecondFactorServiceClient,
         security_service_client::SecurityServiceClient,
         server_certificate_service_client::ServerCertificateServiceClient,
         trust_service_client::TrustServiceClient,
@@ -22,8 +24,8 @@ use tower::Service;
 
 use crate::limits;
 
-/// The header that carries the token of a second-factor session.
-const SESSION_HEADER: &str = "x-rookery-session";
+/// The metadata that carries the token of a second-factor session (proto/rookery/security/v1/second_factor.proto).
+const SESSION_HEADER: &str = "rookery-session";
 
 /// The cookie of a browser that holds the same token. `__Host-`: only over TLS, only for this host (RFC 6265bis, 4.1.3).
 pub const SESSION_COOKIE: &str = "__Host-rookery-session";
@@ -97,6 +99,8 @@ clients! {
     security: SecurityServiceClient;
     /// Explanations, policy, notices.
     trust: TrustServiceClient;
+    /// Second factors and their sessions.
+    second_factor: SecondFactorServiceClient;
     /// The nodes' own certificates.
     server_certificates: ServerCertificateServiceClient;
     /// Databases.
@@ -105,6 +109,8 @@ clients! {
     documents: DocumentServiceClient;
     /// Nodes and groups.
     cluster: ClusterServiceClient;
+    /// Connections, rates and latencies.
+    monitoring: MonitoringServiceClient;
     /// The audit trail.
     audit: AuditServiceClient;
 }
@@ -116,5 +122,59 @@ fn session(headers: &HeaderMap) -> Option<HeaderValue> {
         .flat_map(|cookies| cookies.split(';'))
         .filter_map(|pair| pair.trim().split_once('='));
     let (_, token) = pairs.find(|(name, _)| *name == SESSION_COOKIE)?;
-    HeaderValue::from_str(token).ok()
+    let mut token = HeaderValue::from_str(token).ok()?;
+    token.set_sensitive(true); // Neither a log nor the header table of HTTP/2 keeps it.
+    Some(token)
+}
+
+/// A cookie with the token, for a browser to keep for so many seconds; 0 takes it away.
+///
+/// No script sees it, no page of another site can have it sent, and it leaves the browser over TLS to this host alone.
+#[must_use]
+pub fn session_cookie(token: &str, seconds: i64) -> Option<HeaderValue> {
+    let kept = seconds.max(0);
+    let text = format!(
+        "{SESSION_COOKIE}={token}; Path=/; Max-Age={kept}; Secure; HttpOnly; SameSite=Strict"
+    );
+    let mut cookie = HeaderValue::from_str(&text).ok()?;
+    cookie.set_sensitive(true);
+    Some(cookie)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_token_is_found_among_other_cookies_and_nowhere_else() {
+        let check = |cookies: &[&'static str], expected: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for cookie in cookies {
+                headers.append(header::COOKIE, HeaderValue::from_static(cookie));
+            }
+            let found = session(&headers);
+            assert_eq!(found.as_ref().map(|it| it.to_str().unwrap()), expected, "{cookies:?}");
+        };
+        check(&[], None);
+        check(&["__Host-rookery-session=abc"], Some("abc"));
+        check(&["a=b; __Host-rookery-session=abc;c=d"], Some("abc"));
+        check(&["a=b", "__Host-rookery-session=abc"], Some("abc"));
+        // A page of a neighbouring host, or one without TLS, can plant these names, and not ours.
+        check(&["rookery-session=abc; x__Host-rookery-session=abc"], None);
+        check(&["__host-rookery-session=abc"], None);
+        check(&["__Host-rookery-session"], None);
+    }
+
+    #[test]
+    fn the_cookie_stays_on_this_host_and_away_from_scripts() {
+        let cookie = session_cookie("abc", 7200).unwrap();
+        assert_eq!(
+            cookie.to_str().unwrap(),
+            "__Host-rookery-session=abc; Path=/; Max-Age=7200; Secure; HttpOnly; SameSite=Strict"
+        );
+        let gone = session_cookie("", -5).unwrap();
+        assert!(gone.to_str().unwrap().contains("Max-Age=0;"));
+        assert!(session_cookie("a\nb", 1).is_none());
+    }
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    extract::{FromRequest, Multipart, Request},
+    extract::{
+        FromRequest, Multipart, Request,
+        multipart::{Field, MultipartError},
+    },
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use zeroize::Zeroizing;
 
@@ -35,49 +38,69 @@ impl FromRequest<Contract> for WithFiles {
     type Rejection = Response;
 
     async fn from_request(request: Request, contract: &Contract) -> Result<Self, Response> {
-        let refused = |_| {
-            answer::plain_refusal(
-                StatusCode::BAD_REQUEST,
-                "This form cannot be read. Nothing was changed.",
-            )
-        };
-        let mut parts = Multipart::from_request(request, contract).await.map_err(|_| {
-            answer::plain_refusal(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "This is no form with files. Nothing was changed.",
-            )
-        })?;
+        let parts = Multipart::from_request(request, contract).await;
+        let mut parts = parts.map_err(|_| Broken::NoForm.into_response())?;
         let mut form = Self::default();
-        while let Some(part) = parts.next_field().await.map_err(refused)? {
-            if form.fields.len() + form.files.len() >= FIELDS_MAX {
-                return Err(answer::plain_refusal(
-                    StatusCode::BAD_REQUEST,
-                    "This form has too many fields. Nothing was changed.",
-                ));
-            }
-            let name = part.name().unwrap_or_default().to_owned();
-            let is_file = part.file_name().is_some();
-            let content = Zeroizing::new(part.bytes().await.map_err(refused)?.to_vec());
-            if content.len() > limits::UPLOAD_BYTES_MAX {
-                return Err(answer::plain_refusal(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "A part of this form is larger than any certificate file. Nothing was changed.",
-                ));
-            }
-            if is_file {
-                if !content.is_empty() {
-                    form.files.insert(name, content);
-                }
-                continue;
-            }
-            let text = std::str::from_utf8(&content).map_err(|_| {
-                answer::plain_refusal(
-                    StatusCode::BAD_REQUEST,
-                    "A field of this form is no UTF-8. Nothing was changed.",
-                )
-            })?;
-            form.fields.insert(name, text.to_owned());
+        while let Some(part) = parts.next_field().await.map_err(|error| broken(&error))? {
+            form.add(part).await?;
         }
         Ok(form)
+    }
+}
+
+impl WithFiles {
+    async fn add(&mut self, part: Field<'_>) -> Result<(), Response> {
+        if self.fields.len() + self.files.len() >= FIELDS_MAX {
+            return Err(Broken::Fields.into_response());
+        }
+        let name = part.name().unwrap_or_default().to_owned();
+        let is_file = part.file_name().is_some();
+        let content = part.bytes().await.map_err(|error| broken(&error))?;
+        let content = Zeroizing::new(content.to_vec());
+        if content.len() > limits::UPLOAD_BYTES_MAX {
+            return Err(Broken::Large.into_response());
+        }
+        if is_file {
+            if !content.is_empty() {
+                self.files.insert(name, content);
+            }
+            return Ok(());
+        }
+        let text = std::str::from_utf8(&content).map_err(|_| Broken::Text.into_response())?;
+        self.fields.insert(name, text.to_owned());
+        Ok(())
+    }
+}
+
+/// What can be wrong with a form before anything of it is looked at.
+#[derive(Debug, Clone, Copy)]
+enum Broken {
+    NoForm,
+    Cut,
+    Fields,
+    Large,
+    Text,
+}
+
+fn broken(error: &MultipartError) -> Response {
+    match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Broken::Large.into_response(),
+        _ => Broken::Cut.into_response(),
+    }
+}
+
+impl IntoResponse for Broken {
+    fn into_response(self) -> Response {
+        let (status, why) = match self {
+            Self::NoForm => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "This is no form with files."),
+            Self::Cut => (StatusCode::BAD_REQUEST, "This form ends too early or cannot be read."),
+            Self::Fields => (StatusCode::BAD_REQUEST, "This form has too many fields."),
+            Self::Large => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "A part of this form is larger than any certificate file.",
+            ),
+            Self::Text => (StatusCode::BAD_REQUEST, "A field of this form is no UTF-8."),
+        };
+        answer::plain_refusal(status, why)
     }
 }

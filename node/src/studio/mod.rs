@@ -9,10 +9,14 @@
 //! | --- | --- |
 //! | [`contract`] | calls in this process, in the name of the connection |
 //! | [`visit`] | who looks at a page, and what they may: the frame around every page, or the page of a refusal |
-//! | [`guard`] | changes only from pages of this origin; headers of every answer |
+//! | [`guard`] | changes only from pages of this origin; a page for every error; headers of every answer |
+//! | [`compress`] | gzip, where lengths tell nobody anything |
+//! | [`visible`] | the escaper behind every `{{ … }}`: what hides or turns text is written out |
+//! | [`log_in`], [`second_factor`] | sessions of those who have a second factor; making and removing one |
 //! | [`answer`] | pages and refusals as HTTP |
 //! | [`assets`] | stylesheet, script and icon, in the binary |
 //! | [`words`] | dates, names and numbers as people read them |
+//! | [`charts`], [`health`] | the last hour as drawings, and what is wrong, for the overview |
 //! | the others | an area each: a handler reads its query or form, calls, and fills a template |
 //!
 //! **Invariant:** whatever came from outside reaches a page through askama's escaping; no template marks text as safe.
@@ -24,21 +28,31 @@ pub mod answer;
 pub mod assets;
 mod audit;
 mod certificates;
+mod charts;
 mod cluster;
+mod compress;
 pub mod contract;
 mod databases;
 mod documents;
 mod form;
 mod guard;
+mod health;
+mod log_in;
+mod members;
+mod membership;
+mod not_let_in;
 mod overview;
+mod second_factor;
+mod visible;
 mod visit;
 mod words;
 
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    http::StatusCode,
     middleware,
-    routing::{get, post},
+    routing::{any, get, post},
 };
 
 use self::contract::Contract;
@@ -46,15 +60,37 @@ use crate::limits;
 
 /// The pages, as a client of `contract`: the router of the gRPC services, with the layers that every call passes.
 pub fn router(contract: Router) -> Router {
+    let contract = Contract::new(contract);
     Router::new()
         .route("/studio", get(overview::page))
         .merge(certificate_pages())
         .merge(database_pages())
         .merge(cluster_pages())
+        .merge(session_pages())
         .route("/studio/assets/{name}", get(assets::serve))
-        .layer(middleware::from_fn(guard::guard))
+        .route("/studio/", any(unknown))
+        .route("/studio/{*rest}", any(unknown))
+        .layer(middleware::from_fn_with_state(contract.clone(), guard::guard))
         .layer(DefaultBodyLimit::max(limits::STUDIO_FORM_BYTES_MAX))
-        .with_state(Contract::new(contract))
+        .with_state(contract)
+}
+
+/// Addresses that nothing stands at.
+async fn unknown() -> StatusCode {
+    StatusCode::NOT_FOUND
+}
+
+fn session_pages() -> Router<Contract> {
+    Router::new()
+        .route(log_in::PATH, get(log_in::form).post(log_in::submit))
+        .route("/studio/log-out", post(log_in::log_out))
+        .route(second_factor::PATH, get(second_factor::page))
+        .route("/studio/second-factor/enrol", post(second_factor::enrol))
+        .route("/studio/second-factor/confirm", post(second_factor::confirm))
+        .route(
+            "/studio/second-factor/remove",
+            get(second_factor::remove_form).post(second_factor::remove),
+        )
 }
 
 fn certificate_pages() -> Router<Contract> {
@@ -68,12 +104,14 @@ fn certificate_pages() -> Router<Contract> {
         .route("/studio/certificates/purge", get(of::purge::form).post(of::purge::purge))
         .route("/studio/certificates/server", get(of::server::page).post(of::server::replace))
         .route("/studio/certificates/server/abort", post(of::server::abort))
+        .route("/studio/certificates/server/live", get(of::server::live))
         .route("/studio/certificate", get(of::show::page))
         .route("/studio/certificate/edit", get(of::edit::form).post(of::edit::submit))
         .route(
             "/studio/certificate/clone",
             get(of::generate::clone_form).post(of::generate::clone_submit),
         )
+        .route("/studio/certificate/cut", post(of::show::cut))
         .route("/studio/certificate/state", post(of::change::set_state))
         .route("/studio/certificate/delete", get(of::change::delete_form).post(of::change::delete))
 }
@@ -98,7 +136,7 @@ fn cluster_pages() -> Router<Contract> {
         .route("/studio/cluster", get(cluster::page))
         .route("/studio/cluster/token", post(cluster::create_token))
         .route("/studio/cluster/token/revoke", post(cluster::revoke_token))
-        .route("/studio/cluster/node", get(cluster::change_form).post(cluster::change))
+        .route("/studio/cluster/node", get(membership::form).post(membership::submit))
         .route("/studio/audit", get(audit::page))
         .route("/studio/audit/live", get(audit::live))
         .route("/studio/audit/verify", post(audit::verify))

@@ -1,32 +1,54 @@
 //! Who looks at a page, and what they may: the frame around every page.
 //!
-//! A handler takes a [`Visit`]. Whoever is not let in gets the page of the refusal instead, from here, so no handler is
-//! reached without a registered certificate. What each handler then does is decided again by every call that it makes.
+//! | a handler takes | and is reached by |
+//! | --- | --- |
+//! | [`Visit`] | a registered certificate in force, in a session where it has a second factor |
+//! | [`Enrolling`] | the same, and one that may do nothing yet but make its second factor |
+//! | [`Arrival`] | a registered certificate in force; nothing is asked of a second factor |
+//!
+//! Whoever is not let in gets the page of the refusal, or is led to the log-in page, from here. What each handler then does
+//! is decided again by every call that it makes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use askama::Template;
 use axum::{
     extract::FromRequestParts,
-    http::{StatusCode, request::Parts},
+    http::request::Parts,
     response::{IntoResponse, Response},
 };
-use rookery_proto::security::v1::{ExplainRequest, WhoAmIRequest, WhoAmIResponse};
+use rookery_proto::security::v1::{
+    ExplainRequest, GetSecondFactorStatusRequest, GetSecondFactorStatusResponse, WhoAmIRequest,
+    WhoAmIResponse,
+};
 use tonic::Status;
 
 use super::{
     answer,
     contract::{Calls, Contract},
-    words,
+    log_in,
+    not_let_in::{Refusal, is_known},
+    second_factor, words,
 };
 
-/// A registered visitor, and the calls in their name.
+/// A registered visitor whose certificate is in force.
+pub struct Arrival {
+    /// Calls in the visitor's name.
+    pub calls: Calls,
+    /// Who it is.
+    pub who: WhoAmIResponse,
+}
+
+/// A visitor who is let in, and the calls in their name.
 pub struct Visit {
     /// Calls in the visitor's name.
     pub calls: Calls,
     /// What is around the page.
     pub frame: Frame,
 }
+
+/// A visitor who is let in, or who has to make a second factor first: then the frame allows nothing.
+pub struct Enrolling(pub Visit);
 
 /// What every page shows around its content.
 #[derive(Clone)]
@@ -35,6 +57,7 @@ pub struct Frame(Arc<Inner>);
 struct Inner {
     who: WhoAmIResponse,
     rights: BTreeMap<String, Right>,
+    second_factor: GetSecondFactorStatusResponse,
     /// The time of this page, in milliseconds since 1970 (UTC).
     now: i64,
     files: (String, String, String),
@@ -48,6 +71,19 @@ struct Right {
 }
 
 impl Frame {
+    /// A frame around nothing, to nobody.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self(Arc::new(Inner {
+            who: WhoAmIResponse::default(),
+            rights: BTreeMap::new(),
+            second_factor: GetSecondFactorStatusResponse::default(),
+            now: now(),
+            files: answer::files(),
+            path: String::new(),
+        }))
+    }
+
     /// Who looks.
     #[must_use]
     pub fn who(&self) -> &WhoAmIResponse {
@@ -73,6 +109,24 @@ impl Frame {
             .rights
             .get(operation)
             .map_or("This node does not know the operation.", |right| &right.why_not)
+    }
+
+    /// What is asked of the visitor's second factor, and what they have.
+    #[must_use]
+    pub fn second_factor(&self) -> &GetSecondFactorStatusResponse {
+        &self.0.second_factor
+    }
+
+    /// Whether there is a session to log out of.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        self.0.second_factor.session_expires_unix_ms != 0
+    }
+
+    /// The end of the session.
+    #[must_use]
+    pub fn session_until(&self) -> String {
+        words::date(self.0.second_factor.session_expires_unix_ms)
     }
 
     /// The time of this page.
@@ -108,39 +162,95 @@ impl Frame {
     }
 }
 
-impl FromRequestParts<Contract> for Visit {
+impl FromRequestParts<Contract> for Arrival {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, contract: &Contract) -> Result<Self, Response> {
         let calls = contract.calls(&parts.extensions, &parts.headers);
-        let who = calls
-            .security()
-            .who_am_i(WhoAmIRequest {})
-            .await
-            .map_err(|status| unreachable(&status))?;
-        let who = who.into_inner();
-        if let Some(refusal) = Refusal::of(&who) {
-            return Err(refusal.into_response());
+        let who = calls.security().who_am_i(WhoAmIRequest {}).await;
+        let who = who.map_err(|status| unreachable(&status))?.into_inner();
+        if !who.thumbprint.is_empty() && !is_known(&who) {
+            // On a node that belongs to no cluster nobody is known; that is another page.
+            second_factor_status(&calls).await.map_err(|status| unreachable(&status))?;
         }
-        let explained = calls.trust().explain(ExplainRequest::default()).await;
-        let explained = explained.map_err(|status| unreachable(&status))?.into_inner();
-        let rights = explained.explanations.into_iter().map(|told| {
-            let why_not = if told.allowed {
-                String::new()
-            } else {
-                why_not(&told.rule, &told.required, &told.have)
-            };
-            (told.operation, Right { allowed: told.allowed, why_not })
-        });
-        let inner = Inner {
-            rights: rights.collect(),
-            now: now(),
-            files: answer::files(),
-            path: parts.uri.path().to_owned(),
-            who,
-        };
-        Ok(Self { calls, frame: Frame(Arc::new(inner)) })
+        match Refusal::of(&who) {
+            Some(refusal) => Err(refusal.into_response()),
+            None => Ok(Self { calls, who }),
+        }
     }
+}
+
+impl FromRequestParts<Contract> for Visit {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, contract: &Contract) -> Result<Self, Response> {
+        let Arrival { calls, who } = Arrival::from_request_parts(parts, contract).await?;
+        let rights = rights(&calls).await.map_err(|status| turned_away(parts, &status))?;
+        let frame = frame(&calls, who, rights, parts).await?;
+        Ok(Self { calls, frame })
+    }
+}
+
+impl FromRequestParts<Contract> for Enrolling {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, contract: &Contract) -> Result<Self, Response> {
+        let Arrival { calls, who } = Arrival::from_request_parts(parts, contract).await?;
+        let rights = match rights(&calls).await {
+            Ok(rights) => rights,
+            Err(status) if answer::reason(&status) == NOT_ENROLLED => BTreeMap::new(),
+            Err(status) => return Err(turned_away(parts, &status)),
+        };
+        let frame = frame(&calls, who, rights, parts).await?;
+        Ok(Self(Visit { calls, frame }))
+    }
+}
+
+/// The reasons for which a certificate in force is not let in yet (`authz::DeniedReason`).
+const LOG_IN_FIRST: &str = "SECOND_FACTOR_REQUIRED";
+const NOT_ENROLLED: &str = "SECOND_FACTOR_NOT_ENROLLED";
+
+/// What would let a visitor in whose certificate is in force; or that this node serves no calls at the moment.
+fn turned_away(parts: &Parts, status: &Status) -> Response {
+    match answer::reason(status).as_str() {
+        LOG_IN_FIRST => log_in::ask(parts),
+        NOT_ENROLLED => answer::see(second_factor::PATH),
+        _ => unreachable(status),
+    }
+}
+
+async fn rights(calls: &Calls) -> Result<BTreeMap<String, Right>, Status> {
+    let explained = calls.trust().explain(ExplainRequest::default()).await?.into_inner();
+    let rights = explained.explanations.into_iter().map(|told| {
+        let why_not = match told.allowed {
+            true => String::new(),
+            false => why_not(&told.rule, &told.required, &told.have),
+        };
+        (told.operation, Right { allowed: told.allowed, why_not })
+    });
+    Ok(rights.collect())
+}
+
+async fn second_factor_status(calls: &Calls) -> Result<GetSecondFactorStatusResponse, Status> {
+    let asked = GetSecondFactorStatusRequest {};
+    Ok(calls.second_factor().get_second_factor_status(asked).await?.into_inner())
+}
+
+async fn frame(
+    calls: &Calls,
+    who: WhoAmIResponse,
+    rights: BTreeMap<String, Right>,
+    parts: &Parts,
+) -> Result<Frame, Response> {
+    let second_factor = second_factor_status(calls).await.map_err(|status| unreachable(&status))?;
+    Ok(Frame(Arc::new(Inner {
+        who,
+        rights,
+        second_factor,
+        now: now(),
+        files: answer::files(),
+        path: parts.uri.path().to_owned(),
+    })))
 }
 
 fn why_not(rule: &str, required: &str, have: &str) -> String {
@@ -148,78 +258,8 @@ fn why_not(rule: &str, required: &str, have: &str) -> String {
 }
 
 /// The wall clock, for words such as "in 3 days" only; dates that decide are the registry's.
-fn now() -> i64 {
+pub fn now() -> i64 {
     jiff::Timestamp::now().as_millisecond()
-}
-
-/// Why somebody is not let in, and what would help.
-#[derive(Template)]
-#[template(path = "not-let-in.html")]
-struct Refusal<'a> {
-    style: String,
-    icon: String,
-    title: &'static str,
-    why: String,
-    what_to_do: &'static str,
-    who: &'a WhoAmIResponse,
-}
-
-impl<'a> Refusal<'a> {
-    /// `None` for whoever is let in.
-    fn of(who: &'a WhoAmIResponse) -> Option<Self> {
-        let (title, why, what_to_do) = refused(who)?;
-        let (style, _, icon) = answer::files();
-        Some(Self { style, icon, title, why, what_to_do, who })
-    }
-}
-
-impl IntoResponse for Refusal<'_> {
-    fn into_response(self) -> Response {
-        answer::page_with(StatusCode::FORBIDDEN, &self)
-    }
-}
-
-fn refused(who: &WhoAmIResponse) -> Option<(&'static str, String, &'static str)> {
-    let at = |unix_ms| format!("{} UTC", words::date(unix_ms));
-    if who.thumbprint.is_empty() {
-        return Some((
-            "No certificate",
-            "Your browser showed no certificate, and this cluster knows people by nothing else."
-                .to_owned(),
-            "Import the certificate that an administrator gave you, then open this page in a new private window: a browser \
-             remembers the choice of none until then.",
-        ));
-    }
-    if !who.registered {
-        return Some((
-            "Unknown certificate",
-            "The certificate that your browser showed is not registered in this cluster, or not any more.".to_owned(),
-            "Ask an administrator to register it, and tell them the thumbprint below. If you have another certificate, open \
-             this page in a new private window to be asked again.",
-        ));
-    }
-    match who.state.as_str() {
-        "expired" => Some((
-            "Expired certificate",
-            format!("Your certificate {} expired at {}.", who.name, at(who.not_after_unix_ms)),
-            "Ask an administrator for a new one.",
-        )),
-        "not yet valid" => Some((
-            "Certificate not valid yet",
-            format!(
-                "Your certificate {} is valid from {} on.",
-                who.name,
-                at(who.not_before_unix_ms)
-            ),
-            "Come back then. If the date is wrong, ask an administrator for another certificate.",
-        )),
-        "disabled" => Some((
-            "Disabled certificate",
-            format!("Your certificate {} was disabled by an administrator.", who.name),
-            "Ask an administrator to enable it.",
-        )),
-        _ => None,
-    }
 }
 
 /// The frame itself could not be had: this node serves no calls at the moment.

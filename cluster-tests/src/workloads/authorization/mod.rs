@@ -38,7 +38,7 @@ use rookery_proto::{database::v1::GetDatabaseRecordRequest, security::v1::Cleara
 use rustls_pki_types::CertificateDer;
 use tokio::task::JoinHandle;
 
-pub use verdict::{Decisions, Gate, Report, Verdict};
+pub use verdict::{Decisions, Gate, Report, Unexplained, Verdict};
 
 use super::{Nodes, pace::Pace};
 use crate::{authorization_history::Moment, identity::Identity, node::Node};

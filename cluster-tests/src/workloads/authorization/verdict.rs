@@ -79,11 +79,28 @@ pub enum Verdict {
     },
     /// A decision that no version explains.
     Violated {
-        /// Each in words.
-        violations: Vec<String>,
+        /// Each of them; what was allowed first, at most [`VIOLATIONS_MAX`].
+        violations: Vec<Unexplained>,
+        /// What was seen too little of besides.
+        reasons: Vec<String>,
         /// What was seen.
         report: Report,
     },
+}
+
+/// A decision that no version explains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unexplained {
+    /// Allowed, which breaks a promise; otherwise denied, where a right came late.
+    pub allowed: bool,
+    /// In words.
+    pub what: String,
+}
+
+impl fmt::Display for Unexplained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
 }
 
 impl Verdict {
@@ -113,14 +130,19 @@ impl Decisions {
                 let is_denial = found.as_ref().is_some_and(|what| !what.request.allowed);
                 let hidden = is_denial.then(|| self.check(told, way, false)).flatten();
                 let found = found.into_iter().chain(hidden);
-                violations.extend(found.map(|what| format!("{}, {way:?}: {what}", told.name)));
+                violations.extend(found.map(|what| Unexplained {
+                    allowed: what.request.allowed,
+                    what: format!("{}, {way:?}: {what}", told.name),
+                }));
             }
         }
-        if !violations.is_empty() {
-            violations.truncate(VIOLATIONS_MAX);
-            return Verdict::Violated { violations, report };
-        }
         let reasons = self.lacks(gate, &report);
+        if !violations.is_empty() {
+            // However many rights came late, none of them hides one that was used too long.
+            violations.sort_by_key(|it| !it.allowed);
+            violations.truncate(VIOLATIONS_MAX);
+            return Verdict::Violated { violations, reasons, report };
+        }
         if reasons.is_empty() {
             Verdict::Passed(report)
         } else {
@@ -290,8 +312,10 @@ impl fmt::Display for Verdict {
             Self::Rejected { reasons, report } => {
                 write!(f, "rejected: {}\n{report}", reasons.join("; "))
             }
-            Self::Violated { violations, report } => {
-                write!(f, "{} violations\n{}\n{report}", violations.len(), violations.join("\n"))
+            Self::Violated { violations, report, .. } => {
+                writeln!(f, "{} violations", violations.len())?;
+                violations.iter().try_for_each(|it| writeln!(f, "{it}"))?;
+                write!(f, "{report}")
             }
         }
     }

@@ -30,7 +30,7 @@ fn answer(actor: Clearance, action: Action, target: Target) -> &'static str {
 fn column(action: Action, clearance: Clearance) -> Target {
     match action {
         Action::Generate | Action::Upload => Target { requested: Some(clearance), ..NONE },
-        Action::Edit | Action::Delete | Action::Disable | Action::Enable => {
+        Action::Edit | Action::Delete | Action::Disable | Action::Enable | Action::Cut => {
             Target { clearance: Some(clearance), ..NONE }
         }
     }
@@ -51,18 +51,21 @@ fn every_cell_of_actor_action_and_target() {
         (ADMINS, Action::Delete, ["Y", "Y", "Y", "Y"]),
         (ADMINS, Action::Disable, ["Y", "Y", "Y", NO]),
         (ADMINS, Action::Enable, ["Y", "Y", "Y", "Y"]),
+        (ADMINS, Action::Cut, ["Y", "Y", "Y", NO]),
         (&[Operator], Action::Generate, ["Y", "Y", NO, NO]),
         (&[Operator], Action::Upload, ["Y", "Y", NO, NO]),
         (&[Operator], Action::Edit, ["Y", "Y", NO, NO]),
         (&[Operator], Action::Delete, ["Y", "Y", NO, NO]),
         (&[Operator], Action::Disable, ["Y", "Y", NO, NO]),
         (&[Operator], Action::Enable, ["Y", "Y", NO, NO]),
+        (&[Operator], Action::Cut, ["Y", "Y", NO, NO]),
         (&[User], Action::Generate, [LOW; 4]),
         (&[User], Action::Upload, [LOW; 4]),
         (&[User], Action::Edit, [LOW; 4]),
         (&[User], Action::Delete, [LOW; 4]),
         (&[User], Action::Disable, [LOW; 4]),
         (&[User], Action::Enable, [LOW; 4]),
+        (&[User], Action::Cut, [LOW; 4]),
     ];
     let mut seen = BTreeSet::new();
     for (actors, action, cells) in table {
@@ -91,7 +94,7 @@ fn every_special_case() {
     let member = Target { is_current_member: true, ..is(ClusterNode) };
     let grants = |target: Target| Target { sets_grants: true, ..target };
     let remarks = |target: Target| Target { sets_remarks: true, ..target };
-    use Action::{Delete, Disable, Edit, Enable, Generate, Upload};
+    use Action::{Cut, Delete, Disable, Edit, Enable, Generate, Upload};
     let table: &[(&str, Clearance, Action, Target, &str)] = &[
         // Oneself.
         ("an admin renames itself", ClusterAdmin, Edit, own(ClusterAdmin), "Y"),
@@ -201,6 +204,14 @@ fn every_special_case() {
         ("an admin edits a member's", ClusterAdmin, Edit, member, NO),
         ("an admin uploads a member's again", ClusterAdmin, Upload, to(member, User), NO),
         ("an admin deletes a former member's", ClusterAdmin, Delete, is(ClusterNode), "Y"),
+        // Connections.
+        ("an admin cuts itself off", ClusterAdmin, Cut, own(ClusterAdmin), OWN),
+        ("an operator cuts itself off", Operator, Cut, own(Operator), OWN),
+        ("an operator cuts an admin", Operator, Cut, is(ClusterAdmin), NO),
+        ("an operator cuts one that nobody registered", Operator, Cut, NONE, "Y"),
+        ("a user cuts one that nobody registered", User, Cut, NONE, LOW),
+        ("a node cuts the last admin", ClusterNode, Cut, last(is(ClusterAdmin)), "Y"),
+        ("an admin cuts a member", ClusterAdmin, Cut, member, NO),
         // Nothing is assumed, and a generated certificate is new.
         ("no clearance is asked for", ClusterAdmin, Generate, NONE, NO),
         ("no clearance is given", ClusterAdmin, Upload, NONE, NO),
@@ -245,7 +256,8 @@ fn operators_reach_nothing_above_operator_by_any_route() {
 fn the_operation_follows_the_stronger_clearance() {
     let above = Target { clearance: Some(User), requested: Some(ClusterNode), ..NONE };
     let below = Target { clearance: Some(User), requested: Some(Operator), ..NONE };
-    for action in Action::ALL {
+    // Who is reached by a cut is decided by these rules alone: it has one row in the table.
+    for action in Action::ALL.into_iter().filter(|action| *action != Action::Cut) {
         assert_eq!(operation(action, &above).rule().clearance(), Some(ClusterAdmin));
         assert_eq!(operation(action, &below).rule().clearance(), Some(Operator));
     }

@@ -12,6 +12,7 @@ mod cluster;
 mod databases;
 mod documents;
 mod keys;
+mod monitoring;
 mod second_factor;
 mod security;
 mod server_certificates;
@@ -29,6 +30,7 @@ use rookery_proto::{
     log::v1::{
         Applied, ClusterCommand, ClusterOutcome, Refusal, applied, cluster_command, cluster_outcome,
     },
+    monitoring::v1::monitoring_service_server::MonitoringServiceServer,
     security::v1::{
         key_service_server::KeyServiceServer,
         second_factor_service_server::SecondFactorServiceServer,
@@ -74,6 +76,8 @@ pub fn of_clients(edge: &Arc<Edge>) -> Router {
     let router = with(router, bounded!(AuditServiceServer, audit::Audit::new(edge.clone())));
     let router = with(router, bounded!(TrustServiceServer, trust::Trust(edge.clone())));
     let router = with(router, bounded!(KeyServiceServer, keys::KeysOfNode(edge.clone())));
+    let monitoring = monitoring::Monitoring(edge.clone());
+    let router = with(router, bounded!(MonitoringServiceServer, monitoring));
     let second_factors = second_factor::SecondFactors(edge.clone());
     let router = with(router, bounded!(SecondFactorServiceServer, second_factors));
     with(router, bounded!(ClusterServiceServer, cluster::Cluster(edge.clone())))

@@ -518,7 +518,7 @@ fn upload_field(field: String) -> String {
 
 impl Edge {
     /// The rules about certificates, decided at the edge.
-    fn allowed(
+    pub(super) fn allowed(
         &self,
         context: &CallContext,
         action: Action,

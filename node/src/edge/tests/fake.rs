@@ -13,6 +13,7 @@ use rookery_proto::{
         Applied, ClusterCommand, Command, DatabaseCommand, FormCluster, JoinTokenRecord,
         NodeRecord, PutCertificate, applied, cluster_command, command,
     },
+    peer::v1::{LocalAnswer, LocalCall},
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -23,6 +24,7 @@ use crate::{
     consensus::{
         Denial, Error, Fresh, State,
         audit::{AuditView, PeerHead},
+        local::Silence,
     },
     database::{self, ListQuery},
     edge::{
@@ -337,8 +339,22 @@ impl Engine for Fake {
             reachable: true,
             groups: vec![group],
             authorization_fresh: self.mood() == Mood::Serving,
+            disk_reserve_held: true,
             ..NodeStatus::default()
         }
+    }
+
+    fn node_id(&self) -> NodeId {
+        NodeId(1)
+    }
+
+    async fn ask_nodes(
+        &self,
+        _: &Permit,
+        calls: Vec<(NodeId, LocalCall)>,
+        _: Instant,
+    ) -> Vec<Result<LocalAnswer, Silence>> {
+        calls.iter().map(|_| Err(Silence::Unreachable)).collect()
     }
 
     async fn status_all(&self, _: Instant) -> Vec<NodeStatus> {

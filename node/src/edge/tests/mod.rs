@@ -4,9 +4,11 @@
 mod bad_input;
 mod calls;
 mod fake;
+mod monitoring;
 mod rpcs;
 mod server;
 mod server_certificates;
+mod studio;
 mod trust;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -35,6 +37,7 @@ use crate::{
         Edge, Node, client_router,
         connections::{Bounds, Connections},
         listener::{self, Listener, Surface},
+        live::Live,
         metrics::Metrics,
         recognition::Recognition,
     },
@@ -73,6 +76,7 @@ impl Fixture {
         let fake =
             Fake::formed(server.certificate_der(), root.certificate_der(), connections.clone());
         let current = CurrentIdentity::new(server.clone());
+        let metrics = Arc::new(Metrics::default());
         let edge = Arc::new(Edge {
             engine: fake.clone(),
             node: Node {
@@ -82,10 +86,15 @@ impl Fixture {
                 sealing: Arc::new(SealingKey::make().unwrap()),
             },
             clock: Arc::new(SystemClock),
-            metrics: Arc::new(Metrics::default()),
+            metrics: metrics.clone(),
             work: Default::default(),
             recognition: Recognition::default(),
             code_checks: Arc::default(),
+            live: Arc::new(Live {
+                client: connections.clone(),
+                peer: Connections::new(Bounds::PEER),
+                metrics: metrics.clone(),
+            }),
         });
         let tcp = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = tcp.local_addr().unwrap();
@@ -221,6 +230,7 @@ clients! {
     documents: document document_service_client DocumentServiceClient;
     databases: database database_service_client DatabaseServiceClient;
     security: security security_service_client SecurityServiceClient;
+    monitoring: monitoring monitoring_service_client MonitoringServiceClient;
     cluster: cluster cluster_service_client ClusterServiceClient;
     server_certificates: security server_certificate_service_client ServerCertificateServiceClient;
 }

@@ -58,3 +58,16 @@ if (live) {
     });
   });
 }
+
+// Progress as the server tells it; the page comes anew when it has ended.
+const progress = document.querySelector("[data-progress]");
+if (progress) {
+  const source = new EventSource(progress.dataset.progress);
+  source.addEventListener("message", (event) => {
+    progress.innerHTML = event.data; // Escaped by the server, like every page.
+  });
+  source.addEventListener("ended", () => {
+    source.close();
+    location.reload();
+  });
+}

@@ -16,6 +16,8 @@ use super::{
 };
 use crate::studio::{
     answer::{self, Answer, Refused},
+    contract::Calls,
+    second_factor,
     visit::{Frame, Visit},
     words,
 };
@@ -41,6 +43,8 @@ struct Generated {
     /// In base64: the page holds it, the node keeps it nowhere.
     package: String,
     password: String,
+    /// A second factor that was asked for: itself, or why there is none.
+    second_factor: Option<Result<second_factor::Made, String>>,
 }
 
 impl Generated {
@@ -52,7 +56,15 @@ impl Generated {
         password: String,
     ) -> Self {
         let package = base64::engine::general_purpose::STANDARD.encode(package);
-        Self { frame, certificate: certificate.unwrap_or_default(), file_name, package, password }
+        let (certificate, second_factor) = (certificate.unwrap_or_default(), None);
+        Self { frame, certificate, file_name, package, password, second_factor }
+    }
+
+    /// With a second factor for the new certificate.
+    async fn with_second_factor(mut self, calls: &Calls) -> Self {
+        let made = second_factor::ask(calls, &self.certificate.thumbprint).await;
+        self.second_factor = Some(made.map_err(|status| status.message().to_owned()));
+        self
     }
 
     fn expires(&self) -> String {
@@ -77,13 +89,17 @@ pub async fn submit(visit: Visit, Form(fields): Form<Fields>) -> Answer {
     match made {
         Ok(made) => {
             let made = made.into_inner();
-            Ok(answer::page(&Generated::new(
+            let mut page = Generated::new(
                 frame,
                 made.certificate,
                 &made.package,
                 made.file_name,
                 made.password,
-            )))
+            );
+            if !fields.other("second-factor").is_empty() {
+                page = page.with_second_factor(&calls).await;
+            }
+            Ok(answer::page(&page))
         }
         Err(status) => {
             let days = fields.other("days").to_owned();

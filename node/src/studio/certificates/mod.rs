@@ -1,6 +1,7 @@
 //! Certificates: the page that the product is managed with.
 
 pub mod change;
+mod connections;
 pub mod edit;
 pub mod export;
 mod fields;

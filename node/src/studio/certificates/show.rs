@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
-use axum::extract::Query;
+use axum::{Form, extract::Query};
 use rookery_proto::{
     audit::v1::{Filter, ListRecordsRequest},
     security::v1::{ExplainRequest, Explanation, GetCertificateRequest},
 };
 use serde::Deserialize;
 
-use super::Shown;
+use super::{
+    Shown,
+    connections::{Cut, Done, Open},
+};
 use crate::studio::{
     answer::{Answer, Refused, page as answer_page},
     audit::Row,
@@ -36,10 +39,23 @@ struct Show {
     server: Vec<Explanation>,
     databases: Vec<(String, Vec<Explanation>)>,
     audit: Vec<Row>,
+    open: Option<Open>,
+    cut: Option<Done>,
 }
 
 /// `GET /studio/certificate?t=`.
 pub async fn page(visit: Visit, Query(which): Query<Which>) -> Answer {
+    show(visit, which, None).await
+}
+
+/// `POST /studio/certificate/cut`: cuts connections, and shows what is left.
+pub async fn cut(visit: Visit, Form(cut): Form<Cut>) -> Answer {
+    let which = Which { t: cut.t.clone() };
+    let done = cut.done(&visit.calls).await.map_err(Refused::on(&visit.frame))?;
+    show(visit, which, Some(done)).await
+}
+
+async fn show(visit: Visit, which: Which, cut: Option<Done>) -> Answer {
     let Visit { calls, frame } = visit;
     let refused = Refused::on(&frame);
     let asked = GetCertificateRequest { thumbprint: which.t };
@@ -72,6 +88,7 @@ pub async fn page(visit: Visit, Query(which): Query<Which>) -> Answer {
             calls.audit().list_records(asked).await.map_err(&refused)?.into_inner().records;
         audit = records.into_iter().map(Row::of).collect();
     }
+    let open = Open::of(&calls, &frame, &certificate).await.map_err(&refused)?;
     drop(refused);
     let pem = crate::studio::certificates::pem(&certificate.der);
     let c = Shown::new(certificate, &frame);
@@ -82,5 +99,7 @@ pub async fn page(visit: Visit, Query(which): Query<Which>) -> Answer {
         server,
         databases: databases.into_iter().collect(),
         audit,
+        open,
+        cut,
     }))
 }

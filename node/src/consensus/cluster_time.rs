@@ -1,0 +1,122 @@
+//! The time that dates of certificates, tokens and log entries are decided by: the cluster leader's wall clock, kept
+//! within the middle of its members' clocks and never before what the log has seen.
+//!
+//! One clock may be wrong by years; the leader's is no better than another. Members tell their clock with every question
+//! for freshness, so the leader knows them all, and its own counts only as far as it lies between the two in the middle
+//! (with an odd number these are one, the median). A majority of right clocks is therefore always within the right ones
+//! (compare fault-tolerant midpoints: Lundelius Welch and Lynch 1988).
+//!
+//! Clocks that all go back, as after empty batteries, would let expired certificates in again. So no time is told that is
+//! before the last checkpoint of the audit log, whose time every node applied (`authorization.log_time_floor`).
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    limits,
+    names::{NodeId, Timestamp},
+};
+
+/// What the leader knows of the clocks of others.
+#[derive(Debug)]
+pub(super) struct ClusterTime {
+    heard: Mutex<BTreeMap<NodeId, Heard>>,
+    floor: AtomicI64,
+}
+
+impl Default for ClusterTime {
+    fn default() -> Self {
+        Self { heard: Mutex::default(), floor: AtomicI64::new(i64::MIN) }
+    }
+}
+
+/// A member's clock when it last told it.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    /// Its wall clock minus this node's boot clock, milliseconds.
+    ahead: i64,
+    /// When, on this node's boot clock.
+    at: Duration,
+}
+
+fn millis(boot: Duration) -> i64 {
+    i64::try_from(boot.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl ClusterTime {
+    /// A member's wall clock, just heard.
+    pub(super) fn hear(&self, node: NodeId, wall: Timestamp, boot: Duration) {
+        let heard = Heard { ahead: wall.0.saturating_sub(millis(boot)), at: boot };
+        self.heard.lock().insert(node, heard);
+    }
+
+    /// Nothing before this is told any more.
+    pub(super) fn not_before(&self, seen: Timestamp) {
+        self.floor.fetch_max(seen.0, Ordering::Relaxed);
+    }
+
+    /// The time, where this node's own wall clock says `own`.
+    pub(super) fn now(&self, own: Timestamp, boot: Duration) -> Timestamp {
+        let mut heard = self.heard.lock();
+        heard.retain(|_, it| boot.saturating_sub(it.at) <= limits::CLOCK_HEARD_FOR);
+        let others = heard.values().map(|it| it.ahead.saturating_add(millis(boot)));
+        let mut clocks: Vec<i64> = others.chain([own.0]).collect();
+        drop(heard);
+        clocks.sort_unstable();
+        let middle = |at: usize| clocks.get(at).copied().unwrap_or(own.0);
+        let (low, high) = (middle((clocks.len() - 1) / 2), middle(clocks.len() / 2));
+        Timestamp(own.0.clamp(low, high).max(self.floor.load(Ordering::Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RIGHT: i64 = 1_800_000_000_000;
+    const YEAR: i64 = 365 * 24 * 3_600_000;
+
+    #[test]
+    fn one_wrong_clock_of_three_is_never_the_time() {
+        let check = |own: i64, others: &[i64], expected: i64| {
+            let time = ClusterTime::default();
+            let boot = Duration::from_secs(100);
+            for (node, clock) in (2..).zip(others) {
+                time.hear(NodeId(node), Timestamp(RIGHT + clock), boot);
+            }
+            let later = boot + Duration::from_secs(1);
+            let now = time.now(Timestamp(RIGHT + own + 1000), later);
+            assert_eq!(now, Timestamp(RIGHT + expected + 1000), "{own} with {others:?}");
+        };
+        check(0, &[], 0);
+        check(YEAR, &[], YEAR); // Nobody to ask.
+        check(0, &[3, 5], 3);
+        check(YEAR, &[3, 5], 5);
+        check(-YEAR, &[3, 5], 3);
+        check(4, &[-YEAR, 5], 4);
+        check(4, &[YEAR, 5], 5);
+        check(0, &[YEAR], 0); // Of two nobody can say which is right.
+        check(-YEAR, &[0], -YEAR);
+        check(-YEAR, &[YEAR, 1, 2, 3], 2); // The median of five.
+        check(7, &[-YEAR, 1, YEAR], 7); // Between the middle two of four: 1 and 7.
+    }
+
+    #[test]
+    fn clocks_that_were_not_heard_lately_do_not_count_and_time_has_a_floor() {
+        let time = ClusterTime::default();
+        time.hear(NodeId(2), Timestamp(RIGHT), Duration::ZERO);
+        time.hear(NodeId(3), Timestamp(RIGHT), Duration::ZERO);
+        let soon = limits::CLOCK_HEARD_FOR;
+        assert_eq!(time.now(Timestamp(RIGHT + YEAR), soon), Timestamp(RIGHT + millis(soon)));
+        let late = soon + Duration::from_millis(1);
+        assert_eq!(time.now(Timestamp(RIGHT + YEAR), late), Timestamp(RIGHT + YEAR));
+        time.not_before(Timestamp(RIGHT));
+        time.not_before(Timestamp(RIGHT - YEAR));
+        assert_eq!(time.now(Timestamp(RIGHT - YEAR), late), Timestamp(RIGHT));
+    }
+}
