@@ -115,6 +115,7 @@ pub const PAGES: &[Page] = &[
             ("Clone", Server("generate-certificate")),
             ("Disable", Server("disable-certificate")),
             ("Delete", Server("delete-certificate")),
+            ("Cut all", Server("close-connections")),
         ],
     ),
     page(
@@ -126,6 +127,7 @@ pub const PAGES: &[Page] = &[
             ("Clone", Server("generate-admin-certificate")),
             ("Disable", Server("disable-admin-certificate")),
             ("Delete", Server("delete-admin-certificate")),
+            ("Cut all", Server("disable-admin-certificate")),
         ],
     ),
     page(
@@ -163,6 +165,24 @@ pub const PAGES: &[Page] = &[
         "/studio/certificate/delete?t={admin}",
         Server("view-certificate"),
         &[("Delete this certificate", Server("delete-admin-certificate")), CANCEL],
+    ),
+    page(
+        "second-factor",
+        "/studio/second-factor",
+        Nothing,
+        &[("Make a second factor", Server("enrol-two-factor"))],
+    ),
+    page(
+        "second-factor-of-a-user",
+        "/studio/second-factor?t={user}",
+        Server("view-certificate"),
+        &[("Make a second factor", Server("edit-certificate"))],
+    ),
+    page(
+        "second-factor-of-an-admin",
+        "/studio/second-factor?t={admin}",
+        Server("view-certificate"),
+        &[("Make a second factor", Server("edit-admin-certificate"))],
     ),
     page(
         "databases",
@@ -252,15 +272,12 @@ pub const PAGES: &[Page] = &[
         "/studio/cluster",
         Nothing,
         &[
-            ("Promote n1", Server("promote-node")),
             ("Demote n1", Server("demote-node")),
             ("Make leader n1", Server("transfer-leader")),
             ("Remove n1", Server("remove-node")),
-            ("Promote n2", Server("promote-node")),
             ("Demote n2", Server("demote-node")),
             ("Make leader n2", Server("transfer-leader")),
             ("Remove n2", Server("remove-node")),
-            ("Promote n3", Server("promote-node")),
             ("Demote n3", Server("demote-node")),
             ("Make leader n3", Server("transfer-leader")),
             ("Remove n3", Server("remove-node")),
@@ -271,25 +288,25 @@ pub const PAGES: &[Page] = &[
         "cluster-promote",
         "/studio/cluster/node?node=3&action=promote",
         Nothing,
-        &[("Promote n3", Server("promote-node")), CANCEL],
+        &[("Promote: n3", Server("promote-node")), CANCEL],
     ),
     page(
         "cluster-demote",
         "/studio/cluster/node?node=3&action=demote",
         Nothing,
-        &[("Demote n3", Server("demote-node")), CANCEL],
+        &[("Demote: n3", Server("demote-node")), CANCEL],
     ),
     page(
         "cluster-transfer",
         "/studio/cluster/node?node=3&action=transfer",
         Nothing,
-        &[("Hand the leadership to n3", Server("transfer-leader")), CANCEL],
+        &[("Make leader: n3", Server("transfer-leader")), CANCEL],
     ),
     page(
         "cluster-remove",
         "/studio/cluster/node?node=3&action=remove",
         Nothing,
-        &[("Remove n3", Server("remove-node")), CANCEL],
+        &[("Remove: n3", Server("remove-node")), CANCEL],
     ),
     page(
         "audit",
@@ -308,6 +325,7 @@ pub const PAGES: &[Page] = &[
 pub const FILES: &[(&str, Needs)] = &[
     ("/studio/documents/export?db=sales", Database("sales", "list-documents")),
     ("/studio/documents/export?db=other", Database("other", "list-documents")),
+    ("/studio/certificates/server/live", Server("view-server-certificate-replacement")),
     ("/studio/audit/live", Server("view-audit")),
 ];
 

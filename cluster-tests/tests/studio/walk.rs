@@ -23,7 +23,7 @@ use crate::{
 
 const LEGEND: &str = "\
 What the Studio shows to whom. Each page: the status of the answer, then what is on it to click.
-Y can be clicked   -RULE shown disabled, with the rule that forbids it   . not shown
+Y can be clicked   -RULE shown disabled, with the rule that forbids it   . not shown   nothing: there is nothing to do it to
 Each form, posted by hand: the status of the answer, and for who is refused the reason.
 ! the certificate itself is refused, on a page that says why
 
@@ -210,6 +210,8 @@ impl Walk {
                 self.known.insert((page.name.to_owned(), label.to_owned()));
             }
             (None, false) => self.problems.push(format!("{what}: can be clicked and is forbidden")),
+            // It says what is missing: nothing is there that it could be done to.
+            (Some(why), true) if why.starts_with("There is nothing") => return "nothing".to_owned(),
             (Some(_), true) => self.problems.push(format!("{what}: disabled and is allowed")),
             (Some(why), false) => {
                 let rule = self.rights.of(name, needs).map_or("", |it| it.rule.as_str());

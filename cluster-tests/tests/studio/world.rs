@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result};
 use cluster_tests::{
     browser::{Browser, Profile, Site},
     caller::{Caller, request_id},
-    cluster::Cluster,
+    cluster::{Cluster, HEAL_LIMIT},
     identity::Identity,
     wait::eventually,
 };
 use rookery_proto::{
-    cluster::v1::{GetTopologyRequest, ListJoinTokensRequest},
+    cluster::v1::{GetTopologyRequest, ListJoinTokensRequest, TransferLeaderRequest},
     database::v1::ListDatabasesRequest,
     document::v1::{ListDocumentsRequest, PutDocumentRequest},
     security::v1::{
@@ -49,6 +49,7 @@ impl World {
     pub async fn start() -> Result<Self> {
         let mut cluster = Cluster::start(3).await?;
         let admin = cluster.admin(0)?;
+        first_node_leads(&mut cluster).await?;
         for database in ["sales", "other"] {
             admin.create_database(database, 3).await?;
             for (id, json) in DOCUMENTS {
@@ -160,6 +161,20 @@ impl World {
         })
         .await
     }
+}
+
+/// Pages do not offer the leadership to who has it, so it is always the same node's.
+async fn first_node_leads(cluster: &mut Cluster) -> Result<()> {
+    let group = "cluster".to_owned();
+    let request = TransferLeaderRequest { group: group.clone(), node_id: 1 };
+    if cluster.leader(&group).await? != 0 {
+        cluster.admin(0)?.cluster().transfer_leader(request).await?;
+    }
+    eventually("the first node leads", HEAL_LIMIT, async || {
+        anyhow::ensure!(cluster.leader(&group).await? == 0, "another node leads");
+        Ok(())
+    })
+    .await
 }
 
 /// Documents of each database.
