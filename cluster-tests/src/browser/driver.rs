@@ -250,7 +250,8 @@ impl Browser {
     pub async fn downloaded(&self, ending: &str) -> Result<std::path::PathBuf> {
         let folder = self.profile().downloads();
         eventually(&format!("a download *{ending}"), STEP_LIMIT, async || {
-            let files: Vec<_> = fs::read_dir(&folder)?.filter_map(|it| Some(it.ok()?.path())).collect();
+            let files: Vec<_> =
+                fs::read_dir(&folder)?.filter_map(|it| Some(it.ok()?.path())).collect();
             let whole = |file: &&std::path::PathBuf| file.display().to_string().ends_with(ending);
             files.iter().find(whole).cloned().with_context(|| format!("there are {files:?}"))
         })
@@ -283,7 +284,9 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let outcome = tokio::time::timeout(STEP_LIMIT, step).await;
-    outcome.with_context(|| format!("{what}: no answer in {STEP_LIMIT:?}"))?.context(what.to_owned())
+    outcome
+        .with_context(|| format!("{what}: no answer in {STEP_LIMIT:?}"))?
+        .context(what.to_owned())
 }
 
 fn capabilities(profile: &Profile) -> Result<Capabilities> {
@@ -337,7 +340,9 @@ impl Processes {
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let port = line.rsplit_once("started successfully on port ");
-                if let Some(port) = port.and_then(|(_, port)| port.trim_end_matches('.').parse().ok()) {
+                if let Some(port) =
+                    port.and_then(|(_, port)| port.trim_end_matches('.').parse().ok())
+                {
                     let _ = tell.send(port); // Nobody waits any more: the start has failed.
                 }
             }

@@ -36,7 +36,8 @@ impl Browser {
         }
         let url = answer["url"].as_str().context("the address")?;
         // A page that is a refusal has the status of one, and the console names it.
-        let own = format!("{url} - Failed to load resource: the server responded with a status of 4");
+        let own =
+            format!("{url} - Failed to load resource: the server responded with a status of 4");
         let lines = self.console().await?.into_iter().filter(|line| !line.contains(&own));
         problems.extend(lines.map(|line| format!("console: {line}")));
         let at = format!("{}, {}", size.name, theme.name());
@@ -69,7 +70,8 @@ impl Browser {
     pub async fn console(&self) -> Result<Vec<String>> {
         let lines = bounded("the console", self.driver.browser_log()).await?;
         // Below them is advice, such as that a form with a password could name its holder.
-        let told = lines.into_iter().filter(|line| matches!(line.level.as_str(), "SEVERE" | "WARNING"));
+        let told =
+            lines.into_iter().filter(|line| matches!(line.level.as_str(), "SEVERE" | "WARNING"));
         Ok(told.map(|line| format!("{} {}", line.level, line.message)).collect())
     }
 }

@@ -69,9 +69,8 @@ fn foreign(path: &str, text: &str) -> Result<()> {
 async fn planted(world: &World) -> Result<Vec<String>> {
     let admin = world.cluster.admin(0)?;
     let mut site = world.site("cluster-admin")?;
-    let mut paths: Vec<String> = ["/studio", "/studio/certificates", "/studio/audit"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut paths: Vec<String> =
+        ["/studio", "/studio/certificates", "/studio/audit"].map(str::to_owned).to_vec();
     let (mut taken, mut refused) = (0, 0);
     for (at, odd) in ODD.into_iter().enumerate() {
         let pem = Identity::new(&format!("odd {at}"))?.certificate_pem();
@@ -91,7 +90,9 @@ async fn planted(world: &World) -> Result<Vec<String>> {
             status => anyhow::bail!("{odd:?} as a name: {status}"),
         }
         // Whatever a field holds comes back in the form, as text.
-        for path in ["/studio/certificates/generate", "/studio/databases/create", "/studio/document"] {
+        for path in
+            ["/studio/certificates/generate", "/studio/databases/create", "/studio/document"]
+        {
             let fields = [("name", odd), ("db", "sales"), ("id", ""), ("json", odd), ("days", odd)];
             let answer = site.post(path, &fields).await?;
             anyhow::ensure!(answer.status == 400, "{path} with {odd:?}: {}", answer.status);
@@ -210,22 +211,82 @@ async fn forged_fields(world: &World) -> Result<()> {
     let (t, etag) = (user.thumbprint.as_str(), user.etag.as_str());
     let cases: [(&str, &str, &[(&str, &str)], &[u16]); 9] = [
         // An Operator who raises somebody, and themselves.
-        ("operator", "/studio/certificate/edit",
-            &[("t", t), ("etag", etag), ("name", "x"), ("clearance", "cluster-admin"), ("confirmed", etag)], &[403]),
-        ("operator", "/studio/certificate/edit",
-            &[("t", &own.thumbprint), ("etag", &own.etag), ("name", "x"), ("clearance", "cluster-admin"), ("confirmed", &own.etag)], &[403]),
-        ("operator", "/studio/certificates/generate", &[("name", "x"), ("clearance", "cluster-admin"), ("days", "1")], &[403]),
-        ("operator", "/studio/certificates/generate", &[("name", "x"), ("clearance", "cluster-node"), ("days", "1")], &[400, 403]),
+        (
+            "operator",
+            "/studio/certificate/edit",
+            &[
+                ("t", t),
+                ("etag", etag),
+                ("name", "x"),
+                ("clearance", "cluster-admin"),
+                ("confirmed", etag),
+            ],
+            &[403],
+        ),
+        (
+            "operator",
+            "/studio/certificate/edit",
+            &[
+                ("t", &own.thumbprint),
+                ("etag", &own.etag),
+                ("name", "x"),
+                ("clearance", "cluster-admin"),
+                ("confirmed", &own.etag),
+            ],
+            &[403],
+        ),
+        (
+            "operator",
+            "/studio/certificates/generate",
+            &[("name", "x"), ("clearance", "cluster-admin"), ("days", "1")],
+            &[403],
+        ),
+        (
+            "operator",
+            "/studio/certificates/generate",
+            &[("name", "x"), ("clearance", "cluster-node"), ("days", "1")],
+            &[400, 403],
+        ),
         // Nothing that the form offers.
-        ("operator", "/studio/certificates/generate", &[("name", "x"), ("clearance", "root"), ("days", "1")], &[400]),
+        (
+            "operator",
+            "/studio/certificates/generate",
+            &[("name", "x"), ("clearance", "root"), ("days", "1")],
+            &[400],
+        ),
         ("operator", "/studio/certificates/generate", &[("name", "x"), ("days", "1")], &[400]),
-        ("operator", "/studio/certificates/generate",
-            &[("name", "x"), ("clearance", "user"), ("days", "1"), ("grant:missing", "admin")], &[400, 404]),
+        (
+            "operator",
+            "/studio/certificates/generate",
+            &[("name", "x"), ("clearance", "user"), ("days", "1"), ("grant:missing", "admin")],
+            &[400, 404],
+        ),
         // A widening without its confirmation, and with that of another version: asked again.
-        ("operator", "/studio/certificate/edit",
-            &[("t", t), ("etag", etag), ("name", "x"), ("clearance", "user"), ("grant:sales", "admin")], &[200]),
-        ("operator", "/studio/certificate/edit",
-            &[("t", t), ("etag", etag), ("name", "x"), ("clearance", "user"), ("grant:sales", "admin"), ("confirmed", "old")], &[200]),
+        (
+            "operator",
+            "/studio/certificate/edit",
+            &[
+                ("t", t),
+                ("etag", etag),
+                ("name", "x"),
+                ("clearance", "user"),
+                ("grant:sales", "admin"),
+            ],
+            &[200],
+        ),
+        (
+            "operator",
+            "/studio/certificate/edit",
+            &[
+                ("t", t),
+                ("etag", etag),
+                ("name", "x"),
+                ("clearance", "user"),
+                ("grant:sales", "admin"),
+                ("confirmed", "old"),
+            ],
+            &[200],
+        ),
     ];
     for (name, path, fields, expected) in cases {
         let answer = world.site(name)?.post(path, fields).await?;
@@ -237,7 +298,8 @@ async fn forged_fields(world: &World) -> Result<()> {
     }
     // One field twice is no way around either.
     let mut site = world.site("operator")?;
-    let fields = [("name", "x"), ("clearance", "user"), ("clearance", "cluster-admin"), ("days", "1")];
+    let fields =
+        [("name", "x"), ("clearance", "user"), ("clearance", "cluster-admin"), ("days", "1")];
     let answer = site.post("/studio/certificates/generate", &fields).await?;
     anyhow::ensure!((400..500).contains(&answer.status), "a field twice: {}", answer.status);
     anyhow::ensure!(world.state().await? == before, "something was changed");
@@ -250,20 +312,37 @@ async fn stale_versions(world: &World) -> Result<()> {
     let admin = world.cluster.admin(0)?;
     let old = world.certificate("target-user").await?;
     let etag_read = put(&admin, "sales", "stale", "orders", "{\"v\":1}").await?;
-    let fields = [("t", old.thumbprint.as_str()), ("etag", &old.etag), ("name", "target-user"),
-        ("clearance", "user"), ("note", "first"), ("grant:sales", "read")];
+    let fields = [
+        ("t", old.thumbprint.as_str()),
+        ("etag", &old.etag),
+        ("name", "target-user"),
+        ("clearance", "user"),
+        ("note", "first"),
+        ("grant:sales", "read"),
+    ];
     let edited = site.post("/studio/certificate/edit", &fields).await?;
     anyhow::ensure!(edited.status == 303, "the first edit: {}", edited.status);
     put(&admin, "sales", "stale", "orders", "{\"v\":2}").await?;
     let before = world.state().await?;
     let (t, etag) = (old.thumbprint.as_str(), old.etag.as_str());
-    let second = [("t", t), ("etag", etag), ("name", "target-user"), ("clearance", "user"), ("note", "second"),
-        ("grant:sales", "read")];
-    let document = [("db", "sales"), ("id", "stale"), ("etag", etag_read.as_str()), ("json", "{\"mine\":3}")];
+    let second = [
+        ("t", t),
+        ("etag", etag),
+        ("name", "target-user"),
+        ("clearance", "user"),
+        ("note", "second"),
+        ("grant:sales", "read"),
+    ];
+    let document =
+        [("db", "sales"), ("id", "stale"), ("etag", etag_read.as_str()), ("json", "{\"mine\":3}")];
     for (path, fields, shows) in [
         ("/studio/certificate/edit", &second[..], "second"),
         ("/studio/certificate/state", &[("t", t), ("etag", etag), ("to", "disabled")], ""),
-        ("/studio/database/access", &[("db", "sales"), ("t", t), ("etag", etag), ("access", "admin")], ""),
+        (
+            "/studio/database/access",
+            &[("db", "sales"), ("t", t), ("etag", etag), ("access", "admin")],
+            "",
+        ),
         ("/studio/document", &document, "{\"mine\":3}"),
         ("/studio/document/delete", &document[..3], ""),
     ] {
@@ -287,7 +366,10 @@ async fn huge_values(world: &World) -> Result<()> {
     let huge = "x".repeat(10 * 1024 * 1024);
     let before = world.state().await?;
     for (path, fields) in [
-        ("/studio/certificates/generate", &[("name", huge.as_str()), ("clearance", "user"), ("days", "1")][..]),
+        (
+            "/studio/certificates/generate",
+            &[("name", huge.as_str()), ("clearance", "user"), ("days", "1")][..],
+        ),
         ("/studio/databases/create", &[("name", &huge), ("replicas", "1")]),
         ("/studio/certificate/state", &[("t", &huge), ("etag", ""), ("to", "disabled")]),
         ("/studio/certificate/delete", &[("t", &huge)]),

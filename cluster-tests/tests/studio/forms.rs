@@ -33,7 +33,10 @@ enum Fields {
     /// These.
     Plain(&'static [(&'static str, &'static str)]),
     /// These, with names nobody else has (`{new}`), and for who may not, those after them in their place.
-    ByRight { may: &'static [(&'static str, &'static str)], may_not: &'static [(&'static str, &'static str)] },
+    ByRight {
+        may: &'static [(&'static str, &'static str)],
+        may_not: &'static [(&'static str, &'static str)],
+    },
     /// The thumbprint and etag of a certificate of this clearance, and these.
     Certificate(Clearance, &'static [(&'static str, &'static str)]),
     /// A new certificate in PEM, and these.
@@ -64,56 +67,264 @@ const NO_NODE: &str = "999";
 
 /// Every form that changes something. `purge` is the last: it takes the expired certificate along.
 pub const FORMS: &[Form] = &[
-    form("generate a User", "/studio/certificates/generate", Server("generate-certificate"), Plain(NEW_USER)),
-    form("generate a Cluster Admin", "/studio/certificates/generate", Server("generate-admin-certificate"), Plain(NEW_ADMIN)),
-    form("look into an upload", "/studio/certificates/upload", Server("upload-certificate"), CertificateFile(&[])),
-    form("register a User", "/studio/certificates/register", Server("upload-certificate"), Pem(NEW_USER)),
-    form("register a Cluster Admin", "/studio/certificates/register", Server("upload-admin-certificate"), Pem(NEW_ADMIN)),
-    form("edit a User", "/studio/certificate/edit", Server("edit-certificate"), Certificate(Clearance::User, EDITED_USER)),
-    form("edit an Operator", "/studio/certificate/edit", Server("edit-certificate"),
-        Certificate(Clearance::Operator, &[("name", "{new}"), ("clearance", "operator"), ("note", "edited")])),
-    form("edit a Cluster Admin", "/studio/certificate/edit", Server("edit-admin-certificate"), Certificate(Clearance::ClusterAdmin, EDITED_ADMIN)),
-    form("raise a User to Cluster Admin", "/studio/certificate/edit", Server("edit-admin-certificate"),
-        Certificate(Clearance::User, &[("name", "{new}"), ("clearance", "cluster-admin"), ("confirmed", "{etag}")])),
-    form("clone a User", "/studio/certificate/clone", Server("generate-certificate"), Certificate(Clearance::User, CLONE)),
-    form("clone a Cluster Admin", "/studio/certificate/clone", Server("generate-admin-certificate"), Certificate(Clearance::ClusterAdmin, CLONE)),
-    form("disable a User", "/studio/certificate/state", Server("disable-certificate"), Certificate(Clearance::User, &[("to", "disabled")])),
-    form("disable a Cluster Admin", "/studio/certificate/state", Server("disable-admin-certificate"), Certificate(Clearance::ClusterAdmin, &[("to", "disabled")])),
-    form("cut the connections of a User", "/studio/certificate/cut", Server("close-connections"), Certificate(Clearance::User, &[])),
-    form("cut the connections of a Cluster Admin", "/studio/certificate/cut", Server("disable-admin-certificate"), Certificate(Clearance::ClusterAdmin, &[])),
-    form("make a second factor of a User", "/studio/second-factor/enrol", Server("edit-certificate"), Certificate(Clearance::User, &[])),
-    form("make a second factor of a Cluster Admin", "/studio/second-factor/enrol", Server("edit-admin-certificate"), Certificate(Clearance::ClusterAdmin, &[])),
-    form("remove a second factor of a User", "/studio/second-factor/remove", Server("edit-certificate"), Certificate(Clearance::User, &[])),
-    form("delete a User", "/studio/certificate/delete", Server("delete-certificate"), Certificate(Clearance::User, &[])),
-    form("delete an Operator", "/studio/certificate/delete", Server("delete-certificate"), Certificate(Clearance::Operator, &[])),
-    form("delete a Cluster Admin", "/studio/certificate/delete", Server("delete-admin-certificate"), Certificate(Clearance::ClusterAdmin, &[])),
-    form("export server certificates", "/studio/certificates/export", Server("export-server-certificates"), Plain(&[("format", "pem")])),
-    form("replace server certificates", "/studio/certificates/server", Server("replace-server-certificate"), OtherFile(&[("immediately", "yes")])),
-    form("abort a replacement", "/studio/certificates/server/abort", Server("reset-server-certificate-replacement"), Plain(&[])),
-    form("create a database", "/studio/databases/create", Server("create-database"),
-        ByRight { may: &[("name", "{new}"), ("replicas", "99")], may_not: &[("name", "{new}"), ("replicas", "1")] }),
-    form("disable a database", "/studio/database/state", Server("disable-database"), Plain(&[("db", "other"), ("to", "disabled")])),
-    form("enable a database", "/studio/database/state", Server("enable-database"), Plain(&[("db", "other"), ("to", "enabled")])),
-    form("give access at a database", "/studio/database/access", Server("edit-certificate"),
-        Certificate(Clearance::User, &[("db", "other"), ("access", "admin")])),
-    form("delete a database", "/studio/database/delete", Server("delete-database"),
-        ByRight { may: &[("db", "missing"), ("typed", "missing")], may_not: &[("db", "sales"), ("typed", "sales")] }),
-    form("create a document", "/studio/document", Database("sales", "put-document"),
-        Plain(&[("db", "sales"), ("id", "{new}"), ("json", "{\"a\":1}")])),
-    form("create a document where nothing is granted", "/studio/document", Database("other", "put-document"),
-        Plain(&[("db", "other"), ("id", "{new}"), ("json", "{\"a\":1}")])),
-    form("change a document", "/studio/document", Database("sales", "put-document"), Document(&[("json", "{\"a\":2}")])),
-    form("delete a document", "/studio/document/delete", Database("sales", "delete-document"), Document(&[])),
-    form("make a join token", "/studio/cluster/token", Server("create-join-token"), Plain(&[("minutes", "60")])),
-    form("revoke a join token", "/studio/cluster/token/revoke", Server("revoke-join-token"), Plain(&[("id", "no-such-token")])),
-    form("promote a node", "/studio/cluster/node", Server("promote-node"),
-        ByRight { may: &[("node", NO_NODE), ("action", "promote")], may_not: &[("node", "3"), ("action", "promote")] }),
-    form("demote a node", "/studio/cluster/node", Server("demote-node"),
-        ByRight { may: &[("node", NO_NODE), ("action", "demote")], may_not: &[("node", "3"), ("action", "demote")] }),
-    form("hand over the leadership", "/studio/cluster/node", Server("transfer-leader"),
-        ByRight { may: &[("node", NO_NODE), ("action", "transfer")], may_not: &[("node", "3"), ("action", "transfer")] }),
-    form("remove a node", "/studio/cluster/node", Server("remove-node"),
-        ByRight { may: &[("node", NO_NODE), ("action", "remove")], may_not: &[("node", "3"), ("action", "remove")] }),
+    form(
+        "generate a User",
+        "/studio/certificates/generate",
+        Server("generate-certificate"),
+        Plain(NEW_USER),
+    ),
+    form(
+        "generate a Cluster Admin",
+        "/studio/certificates/generate",
+        Server("generate-admin-certificate"),
+        Plain(NEW_ADMIN),
+    ),
+    form(
+        "look into an upload",
+        "/studio/certificates/upload",
+        Server("upload-certificate"),
+        CertificateFile(&[]),
+    ),
+    form(
+        "register a User",
+        "/studio/certificates/register",
+        Server("upload-certificate"),
+        Pem(NEW_USER),
+    ),
+    form(
+        "register a Cluster Admin",
+        "/studio/certificates/register",
+        Server("upload-admin-certificate"),
+        Pem(NEW_ADMIN),
+    ),
+    form(
+        "edit a User",
+        "/studio/certificate/edit",
+        Server("edit-certificate"),
+        Certificate(Clearance::User, EDITED_USER),
+    ),
+    form(
+        "edit an Operator",
+        "/studio/certificate/edit",
+        Server("edit-certificate"),
+        Certificate(
+            Clearance::Operator,
+            &[("name", "{new}"), ("clearance", "operator"), ("note", "edited")],
+        ),
+    ),
+    form(
+        "edit a Cluster Admin",
+        "/studio/certificate/edit",
+        Server("edit-admin-certificate"),
+        Certificate(Clearance::ClusterAdmin, EDITED_ADMIN),
+    ),
+    form(
+        "raise a User to Cluster Admin",
+        "/studio/certificate/edit",
+        Server("edit-admin-certificate"),
+        Certificate(
+            Clearance::User,
+            &[("name", "{new}"), ("clearance", "cluster-admin"), ("confirmed", "{etag}")],
+        ),
+    ),
+    form(
+        "clone a User",
+        "/studio/certificate/clone",
+        Server("generate-certificate"),
+        Certificate(Clearance::User, CLONE),
+    ),
+    form(
+        "clone a Cluster Admin",
+        "/studio/certificate/clone",
+        Server("generate-admin-certificate"),
+        Certificate(Clearance::ClusterAdmin, CLONE),
+    ),
+    form(
+        "disable a User",
+        "/studio/certificate/state",
+        Server("disable-certificate"),
+        Certificate(Clearance::User, &[("to", "disabled")]),
+    ),
+    form(
+        "disable a Cluster Admin",
+        "/studio/certificate/state",
+        Server("disable-admin-certificate"),
+        Certificate(Clearance::ClusterAdmin, &[("to", "disabled")]),
+    ),
+    form(
+        "cut the connections of a User",
+        "/studio/certificate/cut",
+        Server("close-connections"),
+        Certificate(Clearance::User, &[]),
+    ),
+    form(
+        "cut the connections of a Cluster Admin",
+        "/studio/certificate/cut",
+        Server("disable-admin-certificate"),
+        Certificate(Clearance::ClusterAdmin, &[]),
+    ),
+    form(
+        "make a second factor of a User",
+        "/studio/second-factor/enrol",
+        Server("edit-certificate"),
+        Certificate(Clearance::User, &[]),
+    ),
+    form(
+        "make a second factor of a Cluster Admin",
+        "/studio/second-factor/enrol",
+        Server("edit-admin-certificate"),
+        Certificate(Clearance::ClusterAdmin, &[]),
+    ),
+    form(
+        "remove a second factor of a User",
+        "/studio/second-factor/remove",
+        Server("edit-certificate"),
+        Certificate(Clearance::User, &[]),
+    ),
+    form(
+        "delete a User",
+        "/studio/certificate/delete",
+        Server("delete-certificate"),
+        Certificate(Clearance::User, &[]),
+    ),
+    form(
+        "delete an Operator",
+        "/studio/certificate/delete",
+        Server("delete-certificate"),
+        Certificate(Clearance::Operator, &[]),
+    ),
+    form(
+        "delete a Cluster Admin",
+        "/studio/certificate/delete",
+        Server("delete-admin-certificate"),
+        Certificate(Clearance::ClusterAdmin, &[]),
+    ),
+    form(
+        "export server certificates",
+        "/studio/certificates/export",
+        Server("export-server-certificates"),
+        Plain(&[("format", "pem")]),
+    ),
+    form(
+        "replace server certificates",
+        "/studio/certificates/server",
+        Server("replace-server-certificate"),
+        OtherFile(&[("immediately", "yes")]),
+    ),
+    form(
+        "abort a replacement",
+        "/studio/certificates/server/abort",
+        Server("reset-server-certificate-replacement"),
+        Plain(&[]),
+    ),
+    form(
+        "create a database",
+        "/studio/databases/create",
+        Server("create-database"),
+        ByRight {
+            may: &[("name", "{new}"), ("replicas", "99")],
+            may_not: &[("name", "{new}"), ("replicas", "1")],
+        },
+    ),
+    form(
+        "disable a database",
+        "/studio/database/state",
+        Server("disable-database"),
+        Plain(&[("db", "other"), ("to", "disabled")]),
+    ),
+    form(
+        "enable a database",
+        "/studio/database/state",
+        Server("enable-database"),
+        Plain(&[("db", "other"), ("to", "enabled")]),
+    ),
+    form(
+        "give access at a database",
+        "/studio/database/access",
+        Server("edit-certificate"),
+        Certificate(Clearance::User, &[("db", "other"), ("access", "admin")]),
+    ),
+    form(
+        "delete a database",
+        "/studio/database/delete",
+        Server("delete-database"),
+        ByRight {
+            may: &[("db", "missing"), ("typed", "missing")],
+            may_not: &[("db", "sales"), ("typed", "sales")],
+        },
+    ),
+    form(
+        "create a document",
+        "/studio/document",
+        Database("sales", "put-document"),
+        Plain(&[("db", "sales"), ("id", "{new}"), ("json", "{\"a\":1}")]),
+    ),
+    form(
+        "create a document where nothing is granted",
+        "/studio/document",
+        Database("other", "put-document"),
+        Plain(&[("db", "other"), ("id", "{new}"), ("json", "{\"a\":1}")]),
+    ),
+    form(
+        "change a document",
+        "/studio/document",
+        Database("sales", "put-document"),
+        Document(&[("json", "{\"a\":2}")]),
+    ),
+    form(
+        "delete a document",
+        "/studio/document/delete",
+        Database("sales", "delete-document"),
+        Document(&[]),
+    ),
+    form(
+        "make a join token",
+        "/studio/cluster/token",
+        Server("create-join-token"),
+        Plain(&[("minutes", "60")]),
+    ),
+    form(
+        "revoke a join token",
+        "/studio/cluster/token/revoke",
+        Server("revoke-join-token"),
+        Plain(&[("id", "no-such-token")]),
+    ),
+    form(
+        "promote a node",
+        "/studio/cluster/node",
+        Server("promote-node"),
+        ByRight {
+            may: &[("node", NO_NODE), ("action", "promote")],
+            may_not: &[("node", "3"), ("action", "promote")],
+        },
+    ),
+    form(
+        "demote a node",
+        "/studio/cluster/node",
+        Server("demote-node"),
+        ByRight {
+            may: &[("node", NO_NODE), ("action", "demote")],
+            may_not: &[("node", "3"), ("action", "demote")],
+        },
+    ),
+    form(
+        "hand over the leadership",
+        "/studio/cluster/node",
+        Server("transfer-leader"),
+        ByRight {
+            may: &[("node", NO_NODE), ("action", "transfer")],
+            may_not: &[("node", "3"), ("action", "transfer")],
+        },
+    ),
+    form(
+        "remove a node",
+        "/studio/cluster/node",
+        Server("remove-node"),
+        ByRight {
+            may: &[("node", NO_NODE), ("action", "remove")],
+            may_not: &[("node", "3"), ("action", "remove")],
+        },
+    ),
     form("verify the audit log", "/studio/audit/verify", Server("verify-audit"), Plain(&[])),
     form("export the audit log", "/studio/audit/export", Server("export-audit"), Plain(&[])),
     form("purge", "/studio/certificates/purge", Server("purge-certificates"), Plain(&[])),
@@ -128,7 +339,13 @@ impl Form {
         let mut file = None;
         let plain = match &self.fields {
             Plain(plain) => plain,
-            ByRight { may: those, may_not } => if may { those } else { may_not },
+            ByRight { may: those, may_not } => {
+                if may {
+                    those
+                } else {
+                    may_not
+                }
+            }
             Certificate(clearance, plain) => {
                 let target = target(world, *clearance, &new, may).await?;
                 etag = target.etag.clone();

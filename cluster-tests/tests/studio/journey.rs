@@ -35,11 +35,7 @@ async fn a_certificate_is_generated_downloaded_used_and_revoked_in_two_windows()
 const NAME: &str = "Invoices & <b>reading</b>";
 
 /// Fills the form in, downloads the package, and takes the password off the page.
-async fn generated(
-    world: &World,
-    admin: &Browser,
-    album: &mut Album,
-) -> Result<(Vec<u8>, String)> {
+async fn generated(world: &World, admin: &Browser, album: &mut Album) -> Result<(Vec<u8>, String)> {
     admin.goto(&world.url(0, "/studio/certificates")).await?;
     admin.press("Generate").await?;
     admin.shows("h1", "Generate a client certificate").await?;
@@ -74,11 +70,7 @@ async fn imported(world: &World, package: &[u8], password: &str) -> Result<Brows
 }
 
 /// On another node than the one that made it.
-async fn sees_exactly_what_it_may(
-    world: &World,
-    user: &Browser,
-    album: &mut Album,
-) -> Result<()> {
+async fn sees_exactly_what_it_may(world: &World, user: &Browser, album: &mut Album) -> Result<()> {
     user.goto(&world.url(1, "/studio")).await?;
     let bar = user.text(".bar").await?;
     anyhow::ensure!(bar.contains(NAME) && bar.contains("User"), "the bar says {bar:?}");
@@ -88,7 +80,8 @@ async fn sees_exactly_what_it_may(
     user.click(".rail a[href='/studio/databases']").await?;
     let table = user.shows("main table", "sales").await?;
     anyhow::ensure!(table.contains("Read") && !table.contains("other"), "the table says {table:?}");
-    let why = user.script("return document.querySelector('main .head button:disabled').title").await?;
+    let why =
+        user.script("return document.querySelector('main .head button:disabled').title").await?;
     anyhow::ensure!(why.as_str().is_some_and(|it| it.contains("B1.16a")), "{why}");
     album.shoot(user, "4-databases-of-the-user").await?;
 

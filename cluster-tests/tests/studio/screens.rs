@@ -72,12 +72,7 @@ impl Album {
         browser.resize(WIDE).await
     }
 
-    async fn themes(
-        &mut self,
-        browser: &Browser,
-        name: &str,
-        size: browser::Size,
-    ) -> Result<()> {
+    async fn themes(&mut self, browser: &Browser, name: &str, size: browser::Size) -> Result<()> {
         for theme in [Theme::Light, Theme::Dark] {
             browser.prefer(theme).await?;
             let found = browser.look(size, theme).await.with_context(|| name.to_owned())?;
@@ -135,7 +130,10 @@ async fn every_page_is_legible_labelled_and_still_in_every_size_and_theme() -> R
     for name in ["none", "unknown", "expired", "disabled"] {
         let visitor = world.browser(name).await?;
         let name = format!("not-let-in-{name}");
-        album.page(&visitor, &name, &world.url(0, "/studio")).await.with_context(|| name.clone())?;
+        album
+            .page(&visitor, &name, &world.url(0, "/studio"))
+            .await
+            .with_context(|| name.clone())?;
         visitor.close().await?;
     }
     // The last: a purge takes the expired certificate along.

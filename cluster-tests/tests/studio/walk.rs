@@ -83,12 +83,8 @@ async fn explained(world: &World, name: &str) -> Result<BTreeMap<(String, String
 async fn every_page_and_form_agrees_with_the_permission_table_for_everybody() -> Result<()> {
     let world = World::start().await?;
     let rights = Rights::ask(&world).await?;
-    let mut walk = Walk {
-        rights,
-        known: BTreeSet::new(),
-        problems: Vec::new(),
-        told: LEGEND.to_owned(),
-    };
+    let mut walk =
+        Walk { rights, known: BTreeSet::new(), problems: Vec::new(), told: LEGEND.to_owned() };
     walk.row("", PEOPLE.map(str::to_owned))?;
     let place = pages::paths(&world).await?;
     let mut sites: BTreeMap<&str, Site> = BTreeMap::new();
@@ -211,7 +207,9 @@ impl Walk {
             }
             (None, false) => self.problems.push(format!("{what}: can be clicked and is forbidden")),
             // It says what is missing: nothing is there that it could be done to.
-            (Some(why), true) if why.starts_with("There is nothing") => return "nothing".to_owned(),
+            (Some(why), true) if why.starts_with("There is nothing") => {
+                return "nothing".to_owned();
+            }
             (Some(_), true) => self.problems.push(format!("{what}: disabled and is allowed")),
             (Some(why), false) => {
                 let rule = self.rights.of(name, needs).map_or("", |it| it.rule.as_str());
@@ -262,8 +260,12 @@ impl Walk {
             told.map_or(("", ""), |it| (it.reason.as_str(), it.required.as_str()));
         // A form that is shown again says it in words; who reaches above themselves is told of the other's clearance.
         let above = reason == "CLEARANCE_TOO_LOW"
-            && ["MANAGE_FORBIDDEN", "; ask a Cluster Admin"].iter().any(|it| html.text.contains(it));
-        if reason.is_empty() || !(html.text.contains(reason) || html.text.contains(required) || above) {
+            && ["MANAGE_FORBIDDEN", "; ask a Cluster Admin"]
+                .iter()
+                .any(|it| html.text.contains(it));
+        if reason.is_empty()
+            || !(html.text.contains(reason) || html.text.contains(required) || above)
+        {
             problem(format!("neither {reason:?} nor {required:?} is in {:?}", html.text));
         }
         let short = match reason {

@@ -124,11 +124,14 @@ impl World {
     /// tokens.
     pub async fn state(&self) -> Result<String> {
         let admin = self.cluster.admin(0)?;
-        let certificates = self.certificates("").await?.into_iter().map(|it| {
-            (it.thumbprint, it.name, it.clearance, it.grants, it.disabled, it.etag)
-        });
+        let certificates = self
+            .certificates("")
+            .await?
+            .into_iter()
+            .map(|it| (it.thumbprint, it.name, it.clearance, it.grants, it.disabled, it.etag));
         let certificates: Vec<_> = certificates.collect();
-        let databases = admin.databases().list_databases(ListDatabasesRequest::default()).await?.into_inner();
+        let databases =
+            admin.databases().list_databases(ListDatabasesRequest::default()).await?.into_inner();
         let mut documents = Vec::new();
         for database in &databases.databases {
             if database.state != 1 {
