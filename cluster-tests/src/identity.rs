@@ -151,7 +151,8 @@ fn pem(label: &str, der: &[u8]) -> String {
         text.push('\n');
         rest = tail;
     }
-    text + &format!("-----END {label}-----\n")
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
 }
 
 /// What a client certificate that the cluster accepts looks like.

@@ -11,6 +11,7 @@
 //! | [`cluster`] | several nodes that know each other; waits with deadlines; the final look at every log |
 //! | [`identity`] | certificates of people, programs and impostors |
 //! | [`connection`] | a TLS connection or gRPC channel with a chosen certificate to one chosen node |
+//! | [`browser`] | headless Chromium with a certificate, and the same pages over HTTPS without it |
 //! | [`caller`] | the typed calls of one identity on one node, and what a status decided |
 //! | [`contract`] | every RPC of the contract, and a way to call it without its types |
 //! | [`workload`] | writers that remember what was acknowledged, and the proof that it is still there |
@@ -31,6 +32,7 @@
 
 pub mod authorization_history;
 pub mod binary;
+pub mod browser;
 pub mod caller;
 pub mod chaos;
 pub mod cluster;

@@ -38,17 +38,22 @@ pub fn missing(programs: &[&str], devices: &[&str]) -> Option<String> {
     if !root {
         return Some("this needs root".to_owned());
     }
+    missing_program(programs).or_else(|| {
+        let device = devices.iter().find(|device| !Path::new(device).exists())?;
+        Some(format!("there is no {device}"))
+    })
+}
+
+/// Which of these programs is not installed, if one is not.
+#[must_use]
+pub fn missing_program(programs: &[&str]) -> Option<String> {
     let absent = |program: &&&str| {
         let found = env::var_os("PATH").is_some_and(|path| {
             env::split_paths(&path).any(|folder| folder.join(program).is_file())
         });
         !found
     };
-    if let Some(program) = programs.iter().find(absent) {
-        return Some(format!("there is no program {program}"));
-    }
-    let device = devices.iter().find(|device| !Path::new(device).exists())?;
-    Some(format!("there is no {device}"))
+    programs.iter().find(absent).map(|program| format!("there is no program {program}"))
 }
 
 /// Runs a program that must succeed.
