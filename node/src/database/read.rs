@@ -28,7 +28,7 @@ pub fn get(read: &dyn Read, space: Space, id: &DocumentId) -> Result<Option<Docu
 /// # Errors
 /// As [`get`].
 pub fn size(read: &dyn Read, space: Space) -> Result<Size, Error> {
-    records::size(read.get(space, &[records::SIZE])?)
+    records::size(read.get(space, &[records::SIZE])?.as_deref())
 }
 
 /// Collections in the byte order of their names.

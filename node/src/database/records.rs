@@ -124,22 +124,20 @@ fn resize(state: &mut Overlay<'_>, key: &[u8], change: &Change) -> Result<(), Er
     if change.is_none() {
         return Ok(());
     }
-    let mut size = size(state.get(key)?)?;
+    let old = state.get(key)?;
+    let mut size = size(old.as_deref())?;
     sum(&mut size, change.added)?;
     let left = size
         .minus(change.removed)
         .ok_or_else(|| Error::corrupt("size", "it is less than what was deleted"))?;
-    if left == Size::default() {
-        state.delete(key)?;
-    } else {
-        state.put(key, left.encode())?;
-    }
+    let new = (left != Size::default()).then(|| left.encode());
+    state.replace(key, old, new);
     Ok(())
 }
 
 /// The size in a record; nothing where there is none.
-pub(super) fn size(record: Option<Vec<u8>>) -> Result<Size, Error> {
-    record.as_deref().map_or(Ok(Size::default()), Size::decode)
+pub(super) fn size(record: Option<&[u8]>) -> Result<Size, Error> {
+    record.map_or(Ok(Size::default()), Size::decode)
 }
 
 /// The key of a collection's size, or of the first one whose name starts with `collection`.

@@ -117,13 +117,21 @@ impl<'a> Overlay<'a> {
     /// As [`Read::get`], because the state hash needs the old value.
     pub fn put(&mut self, key: &[u8], value: Vec<u8>) -> Result<()> {
         let old = self.get(key)?;
+        self.replace(key, old, Some(value));
+        Ok(())
+    }
+
+    /// Stores a value, or removes the key, where the caller has just read what stands there: `old` must be what
+    /// [`Overlay::get`] answers, or the state hash is wrong from here on. Saves the second read.
+    pub fn replace(&mut self, key: &[u8], old: Option<Vec<u8>>, value: Option<Vec<u8>>) {
         if let Some(old) = &old {
             self.hash.remove(key, old);
         }
-        self.hash.add(key, &value);
+        if let Some(value) = &value {
+            self.hash.add(key, value);
+        }
         self.note(key, old);
-        self.set(key, Some(value));
-        Ok(())
+        self.set(key, value);
     }
 
     /// Removes a key; says whether there was one.
