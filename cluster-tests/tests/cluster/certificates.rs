@@ -186,7 +186,7 @@ async fn a_certificate_is_registered_once_and_never_by_upload_overwritten(
     let request = UploadCertificateRequest {
         name: "careless".into(),
         clearance: Clearance::User.into(),
-        certificate: (careless.key_pem() + &careless.certificate_pem()).into_bytes(),
+        certificate: [careless.key_pem(), careless.certificate_pem()].concat().into_bytes(),
         request_id: request_id(),
         ..Default::default()
     };

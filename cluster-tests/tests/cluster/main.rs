@@ -29,6 +29,6 @@ mod revocation_history;
 mod revocation_table;
 mod second_factor;
 mod server_certificates;
-mod studio_sessions;
 mod statistics;
+mod studio_sessions;
 mod trust;

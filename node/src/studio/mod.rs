@@ -44,12 +44,12 @@ mod log_in;
 mod members;
 mod membership;
 mod not_let_in;
-mod overview;
-mod second_factor;
-mod visible;
 mod odd;
+mod overview;
 mod posted;
 mod rights;
+mod second_factor;
+mod visible;
 mod visit;
 mod words;
 

@@ -4,12 +4,12 @@
 mod bad_input;
 mod calls;
 mod fake;
+mod inspect;
 mod monitoring;
 mod rpcs;
 mod server;
 mod server_certificates;
 mod studio;
-mod inspect;
 mod studio_data;
 mod trust;
 
