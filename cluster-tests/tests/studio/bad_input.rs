@@ -28,7 +28,8 @@ const ODD: [&str; 9] = [
 ];
 
 /// Elements that only markup from outside could make: handlers, foreign scripts, frames, pictures that are not the icon.
-const FOREIGN: &str = "[onerror], [onload], [onmouseover], script:not([src^='/studio/assets/']), iframe, svg, \
+const FOREIGN: &str = "[onerror], [onload], [onmouseover], script:not([src^='/studio/assets/']), iframe, \
+                       svg:not(.spark, .chart svg), \
                        img:not([src^='/studio/assets/']), a[href^='javascript']";
 
 #[tokio::test]

@@ -190,8 +190,8 @@ pub const PAGES: &[Page] = &[
         Nothing,
         &[
             ("Create", Server("create-database")),
-            ("Documents sales", Nothing),
-            ("Documents other", Nothing),
+            ("Documents of sales sales", Nothing),
+            ("Documents of other other", Nothing),
         ],
     ),
     page(
@@ -203,7 +203,7 @@ pub const PAGES: &[Page] = &[
     page(
         "database",
         "/studio/database?db=sales",
-        Server("view-database-record"),
+        Database("sales", "view-database"),
         &[
             ("Documents", Nothing),
             ("Disable", Server("disable-database")),
@@ -212,13 +212,19 @@ pub const PAGES: &[Page] = &[
             ("Save read", Server("edit-certificate")),
             ("Save read-write", Server("edit-certificate")),
             ("Save target-user", Server("edit-certificate")),
-            ("Grant", Server("edit-certificate")),
+            ("Give access to a User", Server("edit-certificate")),
         ],
+    ),
+    page(
+        "database-grant",
+        "/studio/database/grant?db=sales&q=target-user",
+        Server("list-certificates"),
+        &[("Search", Nothing), ("Give target-user", Server("edit-certificate"))],
     ),
     page(
         "database-delete",
         "/studio/database/delete?db=sales",
-        Nothing,
+        Database("sales", "view-database"),
         &[("Delete the database", Server("delete-database")), CANCEL],
     ),
     page(
@@ -254,6 +260,8 @@ pub const PAGES: &[Page] = &[
         &[
             ("Save", Database("sales", "put-document")),
             CANCEL,
+            ("Download", Nothing),
+            ("Delete…", Database("sales", "delete-document")),
             ("Delete this document", Database("sales", "delete-document")),
         ],
     ),
@@ -264,6 +272,8 @@ pub const PAGES: &[Page] = &[
         &[
             ("Save", Database("other", "put-document")),
             CANCEL,
+            ("Download", Nothing),
+            ("Delete…", Database("other", "delete-document")),
             ("Delete this document", Database("other", "delete-document")),
         ],
     ),
@@ -325,6 +335,8 @@ pub const PAGES: &[Page] = &[
 pub const FILES: &[(&str, Needs)] = &[
     ("/studio/documents/export?db=sales", Database("sales", "list-documents")),
     ("/studio/documents/export?db=other", Database("other", "list-documents")),
+    ("/studio/document/download?db=sales&id=orders/1", Database("sales", "read-document")),
+    ("/studio/document/download?db=other&id=orders/1", Database("other", "read-document")),
     ("/studio/certificates/server/live", Server("view-server-certificate-replacement")),
     ("/studio/audit/live", Server("view-audit")),
 ];

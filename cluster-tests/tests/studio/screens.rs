@@ -180,7 +180,7 @@ async fn answers_of_forms(world: &World, admin: &Browser, album: &mut Album) -> 
     admin.fill("#id", "orders/1").await?;
     admin.fill("#json", "{\"mine\": true}").await?;
     admin.press("Save").await?;
-    admin.shows("main", "It reads now").await?;
+    admin.shows("main", "Somebody else stored this document").await?;
     album.shown(admin, "document-conflict").await?;
 
     admin.goto(&world.url(0, "/studio/cluster")).await?;

@@ -45,7 +45,8 @@ pub struct Asked {
 /// Milliseconds of the beginning of a day, of the last millisecond of it, in UTC; 0, which leaves the side open, where
 /// it is no day.
 fn bounds_of(day: &str) -> (i64, i64) {
-    let day: Option<jiff::civil::Date> = day.trim().parse().ok();
+    let day = Some(day.trim()).filter(|day| day.len() == "2026-11-22".len());
+    let day: Option<jiff::civil::Date> = day.and_then(|day| day.parse().ok());
     let begin = day.and_then(|day| day.to_zoned(jiff::tz::TimeZone::UTC).ok());
     begin.map_or((0, 0), |begin| {
         let first = begin.timestamp().as_millisecond();

@@ -10,7 +10,7 @@ use rookery_proto::security::v1::{
     ListCertificatesRequest,
 };
 use serde::Deserialize;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{path, show};
 use crate::studio::{
@@ -163,6 +163,10 @@ pub async fn submit(visit: Visit, Posted(change): Posted<Change>) -> Answer {
         Ok(Some((user, after))) => {
             Ok(answer::page(&ConfirmPage { frame: visit.frame, change, user, after }))
         }
+        // Whoever may not is told so, whatever they may see of the database.
+        Err(status) if status.code() == Code::PermissionDenied => {
+            Err(Refused::on(&visit.frame)(status))
+        }
         Err(status) => {
             let which = show::Which { db: change.db, page: String::new() };
             show::shown(visit, which, Some(status)).await
@@ -179,6 +183,11 @@ async fn changed(visit: &Visit, change: &Change) -> Result<Option<(User, &'stati
     if certificate.clearance != i32::from(Clearance::User) {
         let why = "Only a User has grants; every other clearance reaches all databases.";
         return Err(Status::failed_precondition(why));
+    }
+    if !change.etag.is_empty() && change.etag != certificate.etag {
+        let why =
+            "The certificate was changed after this page was opened. Open the database again.";
+        return Err(Status::aborted(why));
     }
     if after > access(&certificate, &change.db) && !change.is_confirmed(&certificate) {
         return Ok(Some((User::of(certificate, &change.db), words::access(after))));
