@@ -91,7 +91,9 @@ async fn sees_exactly_what_it_may(world: &World, user: &Browser, album: &mut Alb
     user.shows("h1", "orders/1").await?;
     user.goto(&world.url(1, "/studio/document?db=other&id=orders/1")).await?;
     user.shows("main", "DATABASE_ACCESS_DENIED").await?;
-    user.click(".rail a[href='/studio/certificates']").await?;
+    let rail = user.script("return document.querySelector('.rail li > span').title").await?;
+    anyhow::ensure!(rail.as_str().is_some_and(|it| it.contains("Operator clearance")), "{rail}");
+    user.goto(&world.url(1, "/studio/certificates")).await?;
     user.shows("main", "CLEARANCE_TOO_LOW").await?;
     album.shoot(user, "5-certificates-refused").await
 }

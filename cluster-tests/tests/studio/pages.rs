@@ -273,7 +273,6 @@ pub const PAGES: &[Page] = &[
             ("Save", Database("other", "put-document")),
             CANCEL,
             ("Download", Nothing),
-            ("Delete…", Database("other", "delete-document")),
             ("Delete this document", Database("other", "delete-document")),
         ],
     ),

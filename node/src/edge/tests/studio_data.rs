@@ -157,7 +157,7 @@ async fn who_was_slower_sees_both_versions_and_chooses() {
     // Nothing was changed by looking, and a delete of the old version is refused alike.
     let gone = [("db", "sales"), ("id", "a"), ("etag", seen.as_str())];
     let refused = root.post("/studio/document/delete", &gone).await;
-    refused.check(409, &["Nothing was deleted", "theirs"], &[]);
+    refused.check(409, &["Nothing was changed", "theirs"], &[]);
     root.put("a", "{\"n\":\"ours\"}", &current).await.check(303, &[], &[]);
     root.get("/studio/document?db=sales&id=a").await.check(200, &["ours"], &["theirs"]);
 

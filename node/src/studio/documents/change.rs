@@ -126,7 +126,7 @@ fn is_conflict(status: &Status) -> bool {
 pub async fn delete(visit: Visit, Posted(entered): Posted<Entered>) -> Answer {
     let which = Which { db: entered.db.clone(), id: entered.id.clone() };
     if entered.etag.is_empty() {
-        let why = "The form names no version. Nothing was deleted.";
+        let why = "The form names no version. Nothing was changed.";
         return show::stored(visit, which, Some(Status::invalid_argument(why))).await;
     }
     let request = DeleteDocumentRequest {
@@ -138,7 +138,7 @@ pub async fn delete(visit: Visit, Posted(entered): Posted<Entered>) -> Answer {
     match visit.calls.documents().delete_document(request).await {
         Ok(_) => Ok(answer::see(&Asked { db: entered.db, ..Asked::default() }.first())),
         Err(status) if is_conflict(&status) => {
-            let why = "Somebody changed this document after you opened it; this is how it reads now. Nothing was deleted.";
+            let why = "Somebody changed this document after you opened it; this is how it reads now. Nothing was changed.";
             show::stored(visit, which, Some(Status::aborted(why))).await
         }
         Err(status) => Err(Refused::on(&visit.frame)(status)),
