@@ -28,7 +28,7 @@ use crate::{
     },
     cluster::{self, AuditChunk, Registry},
     limits,
-    names::{GroupId, NodeId, Thumbprint, Timestamp},
+    names::{GroupId, NodeId, Thumbprint},
     results,
     storage::{self, Read, Space},
 };
@@ -266,9 +266,6 @@ impl Consensus {
     pub(super) async fn checkpoint_audit(&self, group: &Group) -> Result<(), Error> {
         let head = group.state.read(cluster::audit_head)?.unwrap_or_default();
         let new = head.sequence.saturating_sub(head.checkpoint_sequence);
-        if self.config.authorization.log_time_floor {
-            self.cluster_time.not_before(Timestamp(head.checkpoint_unix_ms));
-        }
         let age_ms = self.time_as_leader().0.saturating_sub(head.checkpoint_unix_ms);
         let waited =
             u128::from(age_ms.unsigned_abs()) >= limits::AUDIT_CHECKPOINT_INTERVAL.as_millis();

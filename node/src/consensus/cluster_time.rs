@@ -26,12 +26,18 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ClusterTime {
     heard: Mutex<BTreeMap<NodeId, Heard>>,
+    /// The time of the last leader that this node followed.
+    followed: Mutex<Option<Heard>>,
     floor: AtomicI64,
 }
 
 impl Default for ClusterTime {
     fn default() -> Self {
-        Self { heard: Mutex::default(), floor: AtomicI64::new(i64::MIN) }
+        Self {
+            heard: Mutex::default(),
+            followed: Mutex::default(),
+            floor: AtomicI64::new(i64::MIN),
+        }
     }
 }
 
@@ -42,6 +48,12 @@ struct Heard {
     ahead: i64,
     /// When, on this node's boot clock.
     at: Duration,
+}
+
+impl Heard {
+    fn is_recent(&self, boot: Duration) -> bool {
+        boot.saturating_sub(self.at) <= limits::CLOCK_HEARD_FOR
+    }
 }
 
 fn millis(boot: Duration) -> i64 {
@@ -55,6 +67,13 @@ impl ClusterTime {
         self.heard.lock().insert(node, heard);
     }
 
+    /// The time that a leader told, while this node follows it. A node that leads next has heard no clocks yet; the middle
+    /// that its predecessor knew counts as two of them until it has.
+    pub(super) fn follow(&self, time: Timestamp, boot: Duration) {
+        let heard = Heard { ahead: time.0.saturating_sub(millis(boot)), at: boot };
+        *self.followed.lock() = Some(heard);
+    }
+
     /// Nothing before this is told any more.
     pub(super) fn not_before(&self, seen: Timestamp) {
         self.floor.fetch_max(seen.0, Ordering::Relaxed);
@@ -63,10 +82,13 @@ impl ClusterTime {
     /// The time, where this node's own wall clock says `own`.
     pub(super) fn now(&self, own: Timestamp, boot: Duration) -> Timestamp {
         let mut heard = self.heard.lock();
-        heard.retain(|_, it| boot.saturating_sub(it.at) <= limits::CLOCK_HEARD_FOR);
+        heard.retain(|_, it| it.is_recent(boot));
         let others = heard.values().map(|it| it.ahead.saturating_add(millis(boot)));
         let mut clocks: Vec<i64> = others.chain([own.0]).collect();
         drop(heard);
+        let followed = self.followed.lock().filter(|it| it.is_recent(boot));
+        clocks
+            .extend(followed.into_iter().flat_map(|it| [it.ahead.saturating_add(millis(boot)); 2]));
         clocks.sort_unstable();
         let middle = |at: usize| clocks.get(at).copied().unwrap_or(own.0);
         let (low, high) = (middle((clocks.len() - 1) / 2), middle(clocks.len() / 2));
@@ -104,6 +126,20 @@ mod tests {
         check(-YEAR, &[0], -YEAR);
         check(-YEAR, &[YEAR, 1, 2, 3], 2); // The median of five.
         check(7, &[-YEAR, 1, YEAR], 7); // Between the middle two of four: 1 and 7.
+    }
+
+    #[test]
+    fn a_new_leader_goes_on_with_the_time_of_the_last_until_it_has_heard_others() {
+        let time = ClusterTime::default();
+        let wrong = Timestamp(RIGHT + YEAR);
+        time.follow(Timestamp(RIGHT), Duration::ZERO);
+        let soon = Duration::from_secs(1);
+        assert_eq!(time.now(wrong, soon), Timestamp(RIGHT + 1000));
+        time.hear(NodeId(2), Timestamp(RIGHT + 1002), soon);
+        time.hear(NodeId(3), Timestamp(RIGHT + 1003), soon);
+        assert_eq!(time.now(wrong, soon), Timestamp(RIGHT + 1002));
+        let late = soon + limits::CLOCK_HEARD_FOR + soon;
+        assert_eq!(time.now(wrong, late), wrong, "nobody was heard for long");
     }
 
     #[test]

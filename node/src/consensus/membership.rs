@@ -833,7 +833,9 @@ impl Consensus {
             self.fullness.hear(answer.full_node_ids.iter().copied().map(NodeId));
             let promised = Duration::from_millis(u64::from(answer.lease_ms));
             let lease = self.freshness.agreed_lease(self.lease(), promised);
-            (answer.commit_index, crate::names::Timestamp(answer.leader_unix_ms), lease)
+            let time = crate::names::Timestamp(answer.leader_unix_ms);
+            self.cluster_time.follow(time, self.clock.boot());
+            (answer.commit_index, time, lease)
         };
         let heard = self.clock.boot();
         group.wait_applied(index, deadline).await?;

@@ -88,10 +88,10 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    cluster::{Cluster, Registry},
+    cluster::{self, Cluster, Registry},
     config::{Config, Formation},
     limits,
-    names::{NodeId, Thumbprint, Timestamp},
+    names::{GroupId, NodeId, Thumbprint, Timestamp},
     storage::{Room, Sentinel, Store},
     tls::{CurrentIdentity, TlsIdentity},
 };
@@ -256,6 +256,12 @@ impl Consensus {
 
     /// The time that dates are decided by, as long as this node leads the cluster.
     fn time_as_leader(&self) -> Timestamp {
+        if self.config.authorization.log_time_floor
+            && let Ok(group) = self.group(GroupId::CLUSTER)
+            && let Ok(Some(head)) = group.state.read(cluster::audit_head)
+        {
+            self.cluster_time.not_before(Timestamp(head.checkpoint_unix_ms));
+        }
         self.cluster_time.now(self.clock.wall(), self.clock.boot())
     }
 

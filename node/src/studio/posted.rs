@@ -17,6 +17,9 @@ use serde::de::DeserializeOwned;
 use super::{answer, contract::Contract, words};
 use crate::limits;
 
+/// Fields of a form at most: the grants of a certificate, twice.
+const FIELDS_MAX: usize = 2 * limits::GRANTS_MAX;
+
 /// A form (`application/x-www-form-urlencoded`) of at most `limits::STUDIO_FORM_BYTES_MAX` bytes.
 pub struct Posted<T>(pub T);
 
@@ -37,6 +40,13 @@ impl<T: DeserializeOwned> FromRequest<Contract> for Posted<T> {
         let reading = read(body, limits::STUDIO_FORM_BYTES_MAX, limits::STUDIO_FORM_BYTES_DRAINED);
         let read = tokio::time::timeout(limits::STUDIO_FORM_TIME_MAX, reading).await;
         let content = match read {
+            // Counted before anything is made of them: each field costs many times its bytes.
+            Ok(Read::Whole(content))
+                if content.iter().filter(|it| **it == b'&').count() >= FIELDS_MAX =>
+            {
+                let why = "This form has too many fields. Nothing was changed.";
+                return Err(answer::plain_refusal(StatusCode::BAD_REQUEST, why));
+            }
             Ok(Read::Whole(content)) => content,
             Ok(Read::TooLarge) => return Err(too_large()),
             Ok(Read::Broken) | Err(_) => {

@@ -90,6 +90,13 @@ impl Frame {
         &self.0.who
     }
 
+    /// The beginning of the cluster's id.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        let id = &self.0.who.cluster_id;
+        id.get(..8).unwrap_or(id)
+    }
+
     /// The visitor's clearance in words.
     #[must_use]
     pub fn clearance(&self) -> &'static str {

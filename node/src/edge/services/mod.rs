@@ -20,7 +20,12 @@ mod trust;
 
 use std::{convert::Infallible, sync::Arc};
 
-use axum::{Router, response::IntoResponse};
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
 use rookery_proto::{
     admin::v1::admin_service_server::AdminServiceServer,
     audit::v1::audit_service_server::AuditServiceServer,
@@ -47,7 +52,7 @@ use crate::{
     cluster::check,
     consensus,
     database::page_token::Binding,
-    edge::{Edge, convert, peer_identity::CallContext},
+    edge::{Edge, call, convert, peer_identity::CallContext},
     limits,
     names::RequestId,
 };
@@ -106,7 +111,25 @@ where
     S::Response: IntoResponse,
     S::Future: Send + 'static,
 {
-    router.route_service(&format!("/{}/{{*method}}", S::NAME), service)
+    let methods = Router::new().route_service(&format!("/{}/{{*method}}", S::NAME), service);
+    router.merge(methods.route_layer(middleware::from_fn(only_grpc)))
+}
+
+/// Only what speaks gRPC reaches a service, and nothing that a page in a browser sends.
+///
+/// A browser adds its client certificate to whatever a page of any site has it send, and tonic looks at no Content-Type. A
+/// page cannot send this one to another origin without asking that origin first (Fetch, CORS preflight), which is never
+/// allowed here; and what a page sends of this origin carries `Sec-Fetch-Site` or `Origin`, which no gRPC client does.
+async fn only_grpc(request: axum::extract::Request, next: Next) -> Response {
+    let headers = request.headers();
+    let from_a_page =
+        headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    if from_a_page || !call::is_grpc(headers) {
+        let why = "This address speaks gRPC (content-type: application/grpc), and not to pages in a browser. \
+                   Nothing was changed.\n";
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, why).into_response();
+    }
+    next.run(request).await
 }
 
 /// The client's request id, or a new one where it gave none.

@@ -178,6 +178,40 @@ async fn every_answer_is_a_page_and_keeps_other_sites_out() {
     is_guarded(root.get("/studio/assets/nothing.css").await.has(404, "No such file"), false);
 }
 
+/// What a page of any site can have a browser send, with the visitor's certificate: no content type, or one that needs no
+/// leave of the other side.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_of_any_site_reaches_a_service() {
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+    let fixture = Fixture::start();
+    let alice = identity("alice");
+    fixture.register(&alice, Clearance::Operator, &[]).await;
+    let thumbprint = alice.thumbprint().to_string();
+    // A message of 66 bytes with a field of 64: the thumbprint.
+    let message = format!("\0\0\0\0\u{42}\u{a}\u{40}{thumbprint}");
+    let path = "/rookery.security.v1.SecurityService/DeleteCertificate";
+    let shown = format!("/studio/certificate?t={thumbprint}");
+    let mut root = Browser::of(&fixture, Some(&fixture.root)).await;
+    let sent: [&[(&str, &str)]; 8] = [
+        &[],
+        &[OTHER],
+        &[FORM],
+        &[("content-type", "text/plain")],
+        &[("content-type", "application/grpc-web")],
+        &[GRPC, OTHER],
+        &[GRPC, OWN],
+        &[GRPC, ("origin", "https://elsewhere.example")],
+    ];
+    for headers in sent {
+        root.ask("POST", path, headers, &message).await.has(415, "Nothing was changed");
+        root.get(&shown).await.has(200, "alice");
+    }
+    // The same bytes of a gRPC client do what they say.
+    let answer = fixture.as_root().await.raw(path, &[], message.as_bytes()).await;
+    assert_eq!(answer.code, tonic::Code::Ok, "{answer:?}");
+    root.get(&shown).await.has(404, "Not found");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_let_in_reads_why_and_changes_nothing() {
     let fixture = Fixture::start();

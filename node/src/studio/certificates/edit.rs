@@ -1,7 +1,7 @@
 //! Edit: what changes is shown first, and confirmed where the holder gets more rights or the editor loses some.
 
 use askama::Template;
-use axum::{Form, extract::Query};
+use axum::{extract::Query, http::StatusCode};
 use rookery_proto::security::v1::{Certificate, EditCertificateRequest, GetCertificateRequest};
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
 use crate::studio::{
     answer::{self, Answer, Refused, reason},
     contract::Calls,
+    posted::Posted,
     visit::{Frame, Visit},
     words,
 };
@@ -26,6 +27,8 @@ struct EditPage {
     confirm: Vec<Difference>,
     /// The editor takes rights from themselves.
     own: bool,
+    /// Somebody changed the certificate after the form was opened.
+    stale: bool,
 }
 
 async fn found(
@@ -44,11 +47,11 @@ pub async fn form(visit: Visit, Query(which): Query<Which>) -> Answer {
     let certificate = found(&calls, &frame, &which.t).await?;
     let sheet = Sheet::new(&calls, &frame, Fields::of(&certificate)).await?;
     let c = Shown::new(certificate, &frame);
-    Ok(answer::page(&EditPage { frame, c, sheet, confirm: Vec::new(), own: false }))
+    Ok(answer::page(&EditPage { frame, c, sheet, confirm: Vec::new(), own: false, stale: false }))
 }
 
 /// `POST /studio/certificate/edit`.
-pub async fn submit(visit: Visit, Form(fields): Form<Fields>) -> Answer {
+pub async fn submit(visit: Visit, Posted(fields): Posted<Fields>) -> Answer {
     let Visit { calls, frame } = visit;
     let thumbprint = fields.other("t").to_owned();
     let etag = fields.other("etag").to_owned();
@@ -56,10 +59,14 @@ pub async fn submit(visit: Visit, Form(fields): Form<Fields>) -> Answer {
     let changed = differences(&certificate, &fields);
     // A confirmation is of the state that was shown; of another one it has to be given again.
     let confirmed = !etag.is_empty() && fields.other("confirmed") == etag;
-    if changed.iter().any(|it| it.widens) && !confirmed {
+    // Saved once more, the form would carry the new version and undo what somebody else did meanwhile.
+    let stale = etag != certificate.etag;
+    if (stale || changed.iter().any(|it| it.widens)) && !confirmed {
         let sheet = Sheet::new(&calls, &frame, fields).await?;
         let c = Shown::new(certificate, &frame);
-        return Ok(answer::page(&EditPage { frame, c, sheet, confirm: changed, own: false }));
+        let code = if stale { StatusCode::CONFLICT } else { StatusCode::OK };
+        let page = EditPage { frame, c, sheet, confirm: changed, own: false, stale };
+        return Ok(answer::page_with(code, &page));
     }
     let request = EditCertificateRequest {
         thumbprint: thumbprint.clone(),
@@ -83,9 +90,19 @@ pub async fn submit(visit: Visit, Form(fields): Form<Fields>) -> Answer {
     let mut sheet = Sheet::new(&calls, &frame, fields).await?;
     let c = Shown::new(certificate, &frame);
     if own {
-        return Ok(answer::page(&EditPage { frame, c, sheet, confirm: changed, own }));
+        return Ok(answer::page(&EditPage {
+            frame,
+            c,
+            sheet,
+            confirm: changed,
+            own,
+            stale: false,
+        }));
     }
     sheet.wrong = Some(answer::field(&status));
     let (code, _) = answer::as_http(status.code());
-    Ok(answer::page_with(code, &EditPage { frame, c, sheet, confirm: Vec::new(), own }))
+    Ok(answer::page_with(
+        code,
+        &EditPage { frame, c, sheet, confirm: Vec::new(), own, stale: false },
+    ))
 }

@@ -132,6 +132,24 @@ impl Sheet {
         Ok(Self { fields, databases: listed.into_inner().databases, wrong: None, nodes_too: false })
     }
 
+    /// Grants on databases that the grid does not list, as fields: a form that left them out would withdraw them.
+    #[must_use]
+    pub fn beyond(&self) -> Vec<(&str, &str)> {
+        let listed = |field: &str| {
+            let database = field.strip_prefix(GRANT);
+            self.databases
+                .iter()
+                .any(|it| database.is_some_and(|name| it.name.eq_ignore_ascii_case(name)))
+        };
+        let others = self.fields.others.iter();
+        others
+            .filter(|(field, access)| {
+                field.starts_with(GRANT) && !access.is_empty() && !listed(field)
+            })
+            .map(|(field, access)| (field.as_str(), access.as_str()))
+            .collect()
+    }
+
     /// Whether this field was refused.
     pub fn is_wrong(&self, field: &str) -> bool {
         self.wrong.as_ref().is_some_and(|(wrong, _)| wrong.starts_with(field))

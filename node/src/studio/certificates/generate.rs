@@ -1,7 +1,7 @@
 //! Generate: a form, and once, the package with its key. Clone: the same with the rights of another certificate.
 
 use askama::Template;
-use axum::{Form, extract::Query};
+use axum::extract::Query;
 use base64::Engine as _;
 use rookery_proto::security::v1::{
     Certificate, CloneCertificateRequest, GenerateCertificateRequest, GetCertificateRequest,
@@ -17,6 +17,7 @@ use super::{
 use crate::studio::{
     answer::{self, Answer, Refused},
     contract::Calls,
+    posted::Posted,
     second_factor,
     visit::{Frame, Visit},
     words,
@@ -80,7 +81,7 @@ pub async fn form(visit: Visit) -> Answer {
 }
 
 /// `POST /studio/certificates/generate`.
-pub async fn submit(visit: Visit, Form(fields): Form<Fields>) -> Answer {
+pub async fn submit(visit: Visit, Posted(fields): Posted<Fields>) -> Answer {
     let Visit { calls, frame } = visit;
     let made = match request(&fields) {
         Ok(request) => calls.security().generate_certificate(request).await,
@@ -166,7 +167,7 @@ pub struct CloneFields {
 }
 
 /// `POST /studio/certificate/clone`.
-pub async fn clone_submit(visit: Visit, Form(fields): Form<CloneFields>) -> Answer {
+pub async fn clone_submit(visit: Visit, Posted(fields): Posted<CloneFields>) -> Answer {
     let Visit { calls, frame } = visit;
     let made = match lifetime(&fields.days) {
         Ok(lifetime_seconds) => {

@@ -2,7 +2,6 @@
 //! certificates alone; a private key that was in the file is dropped by the first.
 
 use askama::Template;
-use axum::Form;
 use rookery_proto::security::v1::{
     Certificate, InspectCertificateRequest, UploadCertificateRequest, UploadCertificateResponse,
 };
@@ -16,6 +15,7 @@ use super::{
 use crate::studio::{
     answer::{self, Answer, Refused},
     form::WithFiles,
+    posted::Posted,
     visit::{Frame, Visit},
 };
 
@@ -84,7 +84,7 @@ pub async fn file(visit: Visit, mut form: WithFiles) -> Answer {
 }
 
 /// `POST /studio/certificates/register`: the rights.
-pub async fn register(visit: Visit, Form(fields): Form<Fields>) -> Answer {
+pub async fn register(visit: Visit, Posted(fields): Posted<Fields>) -> Answer {
     let Visit { calls, frame } = visit;
     let pem = fields.other("pem").to_owned();
     let request = UploadCertificateRequest {

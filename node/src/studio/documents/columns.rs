@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use crate::limits;
+
 /// Columns that the documents of a page choose themselves.
 const DEFAULT_MAX: usize = 5;
 /// Columns that a visitor may choose.
@@ -90,12 +92,19 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Ordered<'a> {
     }
 }
 
+/// Parts of a path that are followed.
+const PARTS_MAX: usize = 8;
+
 /// What a document has under a path, as a table shows it; empty where it has nothing there.
 ///
 /// A name with a dot in it is found as it stands; after that, what is before the first dot is a field, and the rest is
 /// looked for within.
 #[must_use]
 pub fn cell(document: &[u8], path: &str) -> String {
+    // Each column reads the document anew, and each part of its path what is below.
+    if document.len() > limits::STUDIO_EDITED_BYTES_MAX || path.split('.').count() > PARTS_MAX {
+        return String::new();
+    }
     let Ok(text) = std::str::from_utf8(document) else { return String::new() };
     find(text, path).map(|value| shown(value.get())).unwrap_or_default()
 }
