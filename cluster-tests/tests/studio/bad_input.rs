@@ -210,7 +210,8 @@ async fn forged_fields(world: &World) -> Result<()> {
     let user = world.certificate("target-user").await?;
     let own = world.certificate("operator").await?;
     let (t, etag) = (user.thumbprint.as_str(), user.etag.as_str());
-    let cases: [(&str, &str, &[(&str, &str)], &[u16]); 9] = [
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u16]);
+    let cases: [Case<'_>; 9] = [
         // An Operator who raises somebody, and themselves.
         (
             "operator",
