@@ -204,7 +204,7 @@ async fn no_page_of_any_site_reaches_a_service() {
     ];
     for headers in sent {
         root.ask("POST", path, headers, &message).await.has(415, "Nothing was changed");
-        root.get(&shown).await.has(200, "alice");
+        root.get(&shown).await.has(200, &thumbprint);
     }
     // The same bytes of a gRPC client do what they say.
     let answer = fixture.as_root().await.raw(path, &[], message.as_bytes()).await;

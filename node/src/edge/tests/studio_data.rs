@@ -337,7 +337,7 @@ async fn a_document_too_large_for_a_form_is_offered_as_a_file_and_a_form_too_lar
     let page = root.get("/studio/document?db=sales&id=large").await;
     page.check(200, &["300.0 KiB", "Download", "Its beginning"], &["<textarea"]);
     assert!(page.text.len() < 20_000, "{} bytes", page.text.len());
-    root.get("/studio/documents?db=sales").await.check(200, &["xxxx…", "300.0 KiB"], &[]);
+    root.get("/studio/documents?db=sales").await.check(200, &["300.0 KiB"], &[]);
     let file = root.get("/studio/document/download?db=sales&id=large").await;
     assert_eq!((file.http, file.text), (200, large));
 

@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_row_is_bounded_and_shows_what_cannot_be_seen() {
-        let long = format!("{{\"s\":\"{}\",\"x\":\"a\u{202e}b\"}}", "y".repeat(4_000_000));
+        let long = format!("{{\"s\":\"{}\",\"x\":\"a\u{202e}b\"}}", "y".repeat(100_000));
         let row = row("sales", &document(&"i".repeat(512), "1", &long), &["s".into(), "x".into()]);
         let chars =
             |pieces: &[Piece]| pieces.iter().map(|it| it.text.chars().count()).sum::<usize>();
@@ -319,6 +319,6 @@ mod tests {
         assert_eq!(row.cells[1].iter().filter(|piece| piece.odd).count(), 1);
         assert_eq!(chars(&row.id), ID_CHARS_MAX + 1);
         assert!(row.path.ends_with(&"i".repeat(512)), "the link is whole");
-        assert_eq!(row.bytes, "3.8 MiB");
+        assert_eq!(row.bytes, "97.7 KiB");
     }
 }
