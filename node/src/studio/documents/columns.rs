@@ -159,8 +159,8 @@ mod tests {
             assert_eq!(of_documents([broken].into_iter()), [""; 0]);
         }
         let deep = format!("{}1{}", "{\"a\":".repeat(64), "}".repeat(64));
-        assert_eq!(cell(deep.as_bytes(), &vec!["a"; 64].join(".")), "", "too many parts");
-        assert!(cell(deep.as_bytes(), &vec!["a"; PARTS_MAX].join(".")).starts_with("{\"a\":"));
+        assert_eq!(cell(deep.as_bytes(), &["a"; 64].join(".")), "", "too many parts");
+        assert!(cell(deep.as_bytes(), &["a"; PARTS_MAX].join(".")).starts_with("{\"a\":"));
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(limits::STUDIO_EDITED_BYTES_MAX));
         assert_eq!(cell(large.as_bytes(), "a"), "", "too large to be read for a table");
     }
