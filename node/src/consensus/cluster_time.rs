@@ -51,6 +51,15 @@ struct Heard {
 }
 
 impl Heard {
+    fn now(wall: Timestamp, boot: Duration) -> Self {
+        Self { ahead: wall.0.saturating_sub(millis(boot)), at: boot }
+    }
+
+    /// What the clock says by now.
+    fn at(&self, boot: Duration) -> i64 {
+        self.ahead.saturating_add(millis(boot))
+    }
+
     fn is_recent(&self, boot: Duration) -> bool {
         boot.saturating_sub(self.at) <= limits::CLOCK_HEARD_FOR
     }
@@ -63,15 +72,13 @@ fn millis(boot: Duration) -> i64 {
 impl ClusterTime {
     /// A member's wall clock, just heard.
     pub(super) fn hear(&self, node: NodeId, wall: Timestamp, boot: Duration) {
-        let heard = Heard { ahead: wall.0.saturating_sub(millis(boot)), at: boot };
-        self.heard.lock().insert(node, heard);
+        self.heard.lock().insert(node, Heard::now(wall, boot));
     }
 
     /// The time that a leader told, while this node follows it. A node that leads next has heard no clocks yet; the middle
     /// that its predecessor knew counts as two of them until it has.
     pub(super) fn follow(&self, time: Timestamp, boot: Duration) {
-        let heard = Heard { ahead: time.0.saturating_sub(millis(boot)), at: boot };
-        *self.followed.lock() = Some(heard);
+        *self.followed.lock() = Some(Heard::now(time, boot));
     }
 
     /// Nothing before this is told any more.
@@ -83,12 +90,11 @@ impl ClusterTime {
     pub(super) fn now(&self, own: Timestamp, boot: Duration) -> Timestamp {
         let mut heard = self.heard.lock();
         heard.retain(|_, it| it.is_recent(boot));
-        let others = heard.values().map(|it| it.ahead.saturating_add(millis(boot)));
+        let others = heard.values().map(|it| it.at(boot));
         let mut clocks: Vec<i64> = others.chain([own.0]).collect();
         drop(heard);
         let followed = self.followed.lock().filter(|it| it.is_recent(boot));
-        clocks
-            .extend(followed.into_iter().flat_map(|it| [it.ahead.saturating_add(millis(boot)); 2]));
+        clocks.extend(followed.into_iter().flat_map(|it| [it.at(boot); 2]));
         clocks.sort_unstable();
         let middle = |at: usize| clocks.get(at).copied().unwrap_or(own.0);
         let (low, high) = (middle((clocks.len() - 1) / 2), middle(clocks.len() / 2));

@@ -249,18 +249,12 @@ fn events(
         let event = match message {
             Ok(message) => {
                 let rows = Rows { rows: message.records.into_iter().rev().map(Row::of).collect() };
-                Event::default().data(one_event(&rows.render().unwrap_or_default()))
+                Event::default().data(rows.render().unwrap_or_default())
             }
-            Err(status) => Event::default().event("ended").data(one_event(status.message())),
+            Err(status) => Event::default().event("ended").data(status.message()),
         };
         Ok(event)
     })
-}
-
-/// A carriage return would end a field of an event, and axum ends the process rather than send one; in HTML it is a space
-/// like any other.
-fn one_event(text: &str) -> String {
-    text.replace('\r', " ")
 }
 
 /// `POST /studio/audit/export`: all records as JSON lines, as they are verified offline.

@@ -12,7 +12,7 @@ use axum::{
     response::Response,
 };
 use futures::StreamExt as _;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{answer, contract::Contract, words};
 use crate::limits;
@@ -61,6 +61,16 @@ impl<T: DeserializeOwned> FromRequest<Contract> for Posted<T> {
         })?;
         Ok(Self(form))
     }
+}
+
+/// What a form switches a certificate or a database to.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum To {
+    /// In force.
+    Enabled,
+    /// Switched off.
+    Disabled,
 }
 
 /// The page about a form over its bound.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::{Shown, show::Which};
 use crate::studio::{
     answer::{self, Answer, Refused},
+    posted::To,
     visit::{Frame, Visit},
     words,
 };
@@ -21,13 +22,6 @@ pub struct State {
     t: String,
     etag: String,
     to: To,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum To {
-    Enabled,
-    Disabled,
 }
 
 /// `POST /studio/certificate/state`.

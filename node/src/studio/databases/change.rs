@@ -16,7 +16,7 @@ use super::{counted, path, several, show::Which};
 use crate::studio::{
     answer::{self, Answer, Refused},
     contract::Calls,
-    posted::Posted,
+    posted::{Posted, To},
     visit::{Frame, Visit},
     words,
 };
@@ -29,13 +29,6 @@ const GRANTS_MAX: u32 = 1_000;
 pub struct State {
     db: String,
     to: To,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum To {
-    Enabled,
-    Disabled,
 }
 
 /// `POST /studio/database/state`.
