@@ -252,6 +252,8 @@ pub const SNAPSHOTS_RECEIVED_MAX: usize = 2;
 pub const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest transfer and installation of a snapshot.
 pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// How long log entries are held for a follower after a snapshot was sent to it.
+pub const SNAPSHOT_GRACE: Duration = Duration::from_secs(30);
 /// How long a call whose group was stopped elsewhere waits for the news that its database was deleted.
 pub const DELETION_NEWS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the acknowledgement of a cluster command that only adds waits for nodes that have not applied it.

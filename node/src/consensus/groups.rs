@@ -219,7 +219,8 @@ impl Consensus {
             .map_err(|e| stopped(&e))?;
         let position = log.position();
         self.sentinel.check(id, position.last_log_id.as_ref(), position.vote.as_ref())?;
-        let network = GroupNetwork::new(self.channels()?, id);
+        let sent = purge::SnapshotsSent::default();
+        let network = GroupNetwork::new(self.channels()?, id, sent.clone());
         let config = self.raft_config(id).map_err(|e| stopped(&e))?;
         let raft = Raft::new(self.node_id().0, config, network, log, state_machine)
             .await
@@ -229,7 +230,7 @@ impl Consensus {
             kept: (times.snapshot_after_entries / 2).max(16),
             hold: Duration::from_millis(times.hold_entries_ms),
         };
-        let (purging, stop) = (purge::keep_purged(raft.clone(), policy), self.stop.clone());
+        let (purging, stop) = (purge::keep_purged(raft.clone(), policy, sent), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! {
                 () = purging => {}

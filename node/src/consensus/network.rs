@@ -29,6 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     channel::{self, CallError, Channel, Channels, Pending},
+    purge::SnapshotsSent,
     snapshot::{self, SnapshotData, SnapshotSource},
     types::{
         LogId, Member, Types, Vote, append_to, log_id_from, log_id_to, snapshot_meta_to, vote_from,
@@ -46,13 +47,14 @@ use crate::{
 pub struct GroupNetwork {
     channels: Arc<Channels>,
     group: GroupId,
+    snapshots: SnapshotsSent,
 }
 
 impl GroupNetwork {
-    /// The networks of `group` over the node's channels.
+    /// The networks of `group` over the node's channels; they note in `snapshots` to whom they send one.
     #[must_use]
-    pub fn new(channels: Arc<Channels>, group: GroupId) -> Self {
-        Self { channels, group }
+    pub(super) fn new(channels: Arc<Channels>, group: GroupId, snapshots: SnapshotsSent) -> Self {
+        Self { channels, group, snapshots }
     }
 }
 
@@ -62,7 +64,12 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
     /// Where and by which certificate a member is dialled comes from [`Channels::set_member`], not from here: a removed
     /// member stays cut off even from groups that have not yet heard of it.
     async fn new_client(&mut self, target: u64, _: &Member) -> Network {
-        Network { channels: self.channels.clone(), group: self.group, target: NodeId(target) }
+        Network {
+            channels: self.channels.clone(),
+            group: self.group,
+            target: NodeId(target),
+            snapshots: self.snapshots.clone(),
+        }
     }
 }
 
@@ -71,6 +78,7 @@ pub struct Network {
     channels: Arc<Channels>,
     group: GroupId,
     target: NodeId,
+    snapshots: SnapshotsSent,
 }
 
 type RpcError = RPCError<Types>;
@@ -360,6 +368,7 @@ impl Network {
         };
         let channel = self.channel().map_err(rpc_error)?;
         let connection = channel.connect_apart().await.map_err(rpc_error)?;
+        let transfer = self.snapshots.begin(self.target.0);
         let header = peer::SnapshotHeader {
             hello: Some(self.channels.identity().hello()),
             group: self.group.0,
@@ -386,6 +395,7 @@ impl Network {
                 status.message()
             )))
         })?;
+        transfer.taken();
         let vote = answer.into_inner().vote.as_ref().map(vote_from);
         vote.map(SnapshotResponse::new).ok_or_else(|| malformed("an answer without vote").into())
     }

@@ -50,6 +50,7 @@ use super::{
     folder_age::Ages,
     network::GroupNetwork,
     peer_service::{self, PeerHandler, PeerRefused},
+    purge::SnapshotsSent,
     snapshot::SnapshotSink,
     types::{Entry, LogId, Member, Raft, Types, Vote},
 };
@@ -854,7 +855,8 @@ async fn last_first(batch: usize, conflicts: &[u64]) -> (Pair, Listener) {
 #[tokio::test]
 async fn appends_are_pipelined_and_answered_in_their_order() {
     let (pair, _listener) = last_first(16, &[]).await;
-    let mut network = GroupNetwork::new(pair.channels.clone(), GroupId(5));
+    let mut network =
+        GroupNetwork::new(pair.channels.clone(), GroupId(5), SnapshotsSent::default());
     let mut network = network.new_client(2, &Member::default()).await;
     let input = stream::iter((1..=64).map(raft_append));
     let option = RPCOption::new(Duration::from_millis(150));
@@ -868,7 +870,8 @@ async fn appends_are_pipelined_and_answered_in_their_order() {
 #[tokio::test]
 async fn a_conflict_ends_the_pipeline_where_it_happened() {
     let (pair, _listener) = last_first(8, &[5]).await;
-    let mut network = GroupNetwork::new(pair.channels.clone(), GroupId(5));
+    let mut network =
+        GroupNetwork::new(pair.channels.clone(), GroupId(5), SnapshotsSent::default());
     let mut network = network.new_client(2, &Member::default()).await;
     // A leader's input stays open, which must not keep the answers waiting.
     let input = stream::iter((1..=8).map(raft_append)).chain(stream::pending());
@@ -884,7 +887,8 @@ async fn a_conflict_ends_the_pipeline_where_it_happened() {
 #[tokio::test]
 async fn appends_that_nobody_answers_end_in_an_error() {
     let (pair, listener) = last_first(1_000, &[]).await;
-    let mut network = GroupNetwork::new(pair.channels.clone(), GroupId(5));
+    let mut network =
+        GroupNetwork::new(pair.channels.clone(), GroupId(5), SnapshotsSent::default());
     let mut network = network.new_client(2, &Member::default()).await;
     let option = || RPCOption::new(Duration::from_millis(150));
     let input = || stream::iter((1..=8).map(raft_append)).chain(stream::pending());
@@ -904,7 +908,8 @@ async fn appends_that_nobody_answers_end_in_an_error() {
 async fn an_unreachable_peer_grants_nothing() {
     let pair = Pair::new().await;
     let member = Member { peer_address: "127.0.0.1:1".into(), ..pair.two() };
-    let mut network = GroupNetwork::new(pair.channels.clone(), GroupId(5));
+    let mut network =
+        GroupNetwork::new(pair.channels.clone(), GroupId(5), SnapshotsSent::default());
     let vote = Vote { leader_id: LeaderId { term: 3, node_id: 1 }, committed: false };
     for known in [false, true] {
         if known {

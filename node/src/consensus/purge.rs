@@ -9,11 +9,16 @@
 //! follower that purged at once would, as the next leader, have nothing but a snapshot for a node that restarted at the
 //! same time, however short it was away.
 //!
+//! A follower that is sent a snapshot counts as one that answers, however long the transfer takes and however busy
+//! storing it makes the follower, and for [`limits::SNAPSHOT_GRACE`] after: what was written meanwhile is what it needs
+//! next.
+//!
 //! **Invariant:** never more than [`limits::LOG_ENTRIES_HELD_MAX`] entries of a snapshot are held, and none for a
 //! follower that does not answer for longer than the while: it gets a snapshot when it returns.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -35,6 +40,57 @@ pub(super) struct Policy {
     /// How long an entry is kept after it stood in a snapshot, and how long ago a follower may have answered last to be
     /// waited for.
     pub(super) hold: Duration,
+}
+
+/// Which followers of a group are sent a snapshot, or took one a moment ago.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SnapshotsSent {
+    /// When a node took its last snapshot; `None`: one is on its way.
+    taken: Arc<Mutex<BTreeMap<u64, Option<Instant>>>>,
+}
+
+/// A snapshot on its way to a node; dropped before it was [`Self::taken`], it failed, and holds nothing any more.
+#[derive(Debug)]
+pub(super) struct Transfer<'a> {
+    all: &'a SnapshotsSent,
+    node: u64,
+    taken: Option<Instant>,
+}
+
+impl SnapshotsSent {
+    /// Notes that a snapshot goes to `node`, which is connected. openraft sends a node one at a time.
+    pub(super) fn begin(&self, node: u64) -> Transfer<'_> {
+        self.lock().insert(node, None);
+        Transfer { all: self, node, taken: None }
+    }
+
+    /// Whether entries are held for `node` because of a snapshot.
+    fn needs_entries(&self, node: u64, now: Instant) -> bool {
+        self.lock().get(&node).is_some_and(|taken| {
+            taken.is_none_or(|taken| now.duration_since(taken) <= limits::SNAPSHOT_GRACE)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Option<Instant>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Transfer<'_> {
+    /// The node has the snapshot.
+    pub(super) fn taken(mut self) {
+        self.taken = Some(Instant::now());
+    }
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        match self.taken {
+            Some(_) => all.insert(self.node, self.taken),
+            None => all.remove(&self.node),
+        };
+    }
 }
 
 /// The snapshots of the last while, so that what has stood in one for long enough is known.
@@ -86,7 +142,7 @@ impl Log {
 }
 
 /// Purges the log of a group until openraft has ended. Holds openraft's handle alone, nothing of the group's state.
-pub(super) async fn keep_purged(raft: Raft, policy: Policy) {
+pub(super) async fn keep_purged(raft: Raft, policy: Policy, sent: SnapshotsSent) {
     let mut changes = raft.metrics();
     let mut seen = Seen::default();
     loop {
@@ -99,15 +155,17 @@ pub(super) async fn keep_purged(raft: Raft, policy: Policy) {
             if metrics.running_state.is_err() {
                 return;
             }
+            let now = Instant::now();
             // Followers have this on the leader alone; elsewhere nobody is to be waited for.
             let answers = |node: &u64| {
                 let last =
                     metrics.heartbeat.as_ref().and_then(|all| all.get(node).copied().flatten());
                 last.is_some_and(|last| last.elapsed() <= policy.hold)
+                    || sent.needs_entries(*node, now)
             };
             let matched = metrics.replication.iter().flatten().filter(|(node, _)| answers(node));
             let snapshot = metrics.snapshot.as_ref().map_or(0, |log_id| log_id.index);
-            seen.note(Instant::now(), snapshot, policy.hold);
+            seen.note(now, snapshot, policy.hold);
             Log {
                 snapshot,
                 aged: seen.aged,
@@ -142,6 +200,24 @@ mod tests {
         check(10, 0, &[], None);
         let far = limits::LOG_ENTRIES_HELD_MAX * 2;
         check(far, 0, &[far, 0], Some(limits::LOG_ENTRIES_HELD_MAX));
+    }
+
+    #[test]
+    fn entries_are_held_for_whoever_is_sent_a_snapshot_until_it_had_time_to_catch_up() {
+        let sent = SnapshotsSent::default();
+        let later = |time| Instant::now() + time;
+        let needs = |node, now| sent.needs_entries(node, now);
+        assert!(!needs(2, Instant::now()));
+        let transfer = sent.begin(2);
+        assert!(needs(2, later(limits::SNAPSHOT_TIMEOUT)));
+        assert!(!needs(3, Instant::now()));
+        transfer.taken();
+        assert!(needs(2, later(limits::SNAPSHOT_GRACE / 2)));
+        assert!(!needs(2, later(limits::SNAPSHOT_GRACE * 2)));
+        let again = sent.begin(2);
+        assert!(needs(2, later(limits::SNAPSHOT_GRACE * 2)));
+        drop(again); // It failed: whoever is gone is not waited for.
+        assert!(!needs(2, Instant::now()));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::{
     network::GroupNetwork,
     peer_service,
     peer_tests::{Fake, Listener, incarnation, listen, peer_identity, until},
+    purge::SnapshotsSent,
     snapshot::SnapshotData,
     state_machine::{Machine, MachineError, StateMachine},
     types::{CommandBytes, Member, Raft, snapshot_meta_to, vote_to},
@@ -104,7 +105,7 @@ impl Node {
             max_in_snapshot_log_to_keep: 0,
             ..Default::default()
         };
-        let network = GroupNetwork::new(channels.clone(), GROUP);
+        let network = GroupNetwork::new(channels.clone(), GROUP, SnapshotsSent::default());
         let log = LogStore::open(store, GROUP, committer).unwrap();
         let config = Arc::new(config.validate().unwrap());
         let raft = Raft::new(id, config, network, log, machine).await.unwrap();
