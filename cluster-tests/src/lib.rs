@@ -10,6 +10,7 @@
 //! | [`node`] | one node: its process, its signals, its log, its folder |
 //! | [`cluster`] | several nodes that know each other; waits with deadlines; the final look at every log |
 //! | [`identity`] | certificates of people, programs and impostors |
+//! | [`authenticator`] | the codes of a second factor |
 //! | [`connection`] | a TLS connection or gRPC channel with a chosen certificate to one chosen node |
 //! | [`browser`] | headless Chromium with a certificate, and the same pages over HTTPS without it |
 //! | [`caller`] | the typed calls of one identity on one node, and what a status decided |
@@ -30,6 +31,7 @@
 //! | [`pages`] | the pages of a node, as a browser without a screen asks for them |
 //! | [`wait`] | conditions with deadlines |
 
+pub mod authenticator;
 pub mod authorization_history;
 pub mod binary;
 pub mod browser;

@@ -10,14 +10,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use cluster_tests::{
-    binary,
+    authenticator, binary,
     caller::{reason, request_id},
     cluster::{Cluster, HEAL_LIMIT},
     identity::{Identity, package_entry},
     markers,
     wait::eventually,
 };
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use rookery_client::{Client, Error, Options, Session, retry::Policy};
 use rookery_proto::{
     document::v1 as document,
@@ -61,13 +60,7 @@ impl Holder {
 
     /// The code of the present step, or of one beside it.
     fn code(&self, offset: i64) -> Result<String> {
-        let step = time::OffsetDateTime::now_utc().unix_timestamp() / 30 + offset;
-        let mut mac = Hmac::<sha1::Sha1>::new_from_slice(&self.secret)?;
-        mac.update(&step.to_be_bytes());
-        let digest = mac.finalize().into_bytes();
-        let offset = usize::from(digest[19] & 15);
-        let four: [u8; 4] = digest[offset..offset + 4].try_into()?;
-        Ok(format!("{:06}", (u32::from_be_bytes(four) & 0x7fff_ffff) % 1_000_000))
+        authenticator::code_of(&self.secret, offset)
     }
 
     async fn confirm(&self, cluster: &Cluster, at: usize, code: &str) -> Result<Session, Error> {
@@ -203,7 +196,7 @@ async fn one_login_opens_every_node_and_one_logout_shuts_them() -> Result<()> {
     let alice = Holder::enrolled(&mut cluster, "alice", 1).await?;
     // Until its first code it counts for nothing.
     all_told(&mut cluster, &alice.identity, None, "").await?;
-    let first = alice.code(-1)?;
+    let first = alice.code(0)?;
     let confirmed = alice.confirm(&cluster, 0, &first).await?;
     all_told(&mut cluster, &alice.identity, None, "SECOND_FACTOR_REQUIRED").await?;
     all_told(&mut cluster, &alice.identity, Some(&confirmed), "").await?;
@@ -319,8 +312,8 @@ fn raw(folder: &std::path::Path, bytes: &[u8]) -> Result<Vec<std::path::PathBuf>
 async fn wrong_codes_lock_a_second_factor_on_every_node() -> Result<()> {
     let mut cluster = with_sales(3).await?;
     let alice = Holder::enrolled(&mut cluster, "alice", 0).await?;
-    let confirmed = alice.confirm(&cluster, 0, &alice.code(-1)?).await?;
-    let right = alice.code(0)?;
+    let confirmed = alice.confirm(&cluster, 0, &alice.code(0)?).await?;
+    let right = alice.code(1)?;
     let wrong = if right == "000000" { "000001" } else { "000000" };
     // Stolen: the certificate opens nothing, and five guesses on different nodes are all there are.
     all_told(&mut cluster, &alice.identity, None, "SECOND_FACTOR_REQUIRED").await?;
@@ -365,7 +358,7 @@ async fn wrong_codes_lock_a_second_factor_on_every_node() -> Result<()> {
 async fn a_session_ends_by_itself_and_streams_end_with_it() -> Result<()> {
     let mut cluster = with_sales(3).await?;
     let alice = Holder::enrolled(&mut cluster, "alice", 2).await?;
-    alice.confirm(&cluster, 0, &alice.code(-1)?).await?;
+    alice.confirm(&cluster, 0, &alice.code(0)?).await?;
     // Without limits the certificate is open from anywhere, without a token.
     let opened = alice.log_in_for(&cluster, 1, alice.recovery(4), 4, true).await?;
     anyhow::ensure!(opened.session_token.is_empty() && opened.recovery_codes_left == 9);
@@ -417,7 +410,7 @@ async fn status(
 async fn nodes_that_join_check_codes_and_nodes_that_leave_take_no_current_secret() -> Result<()> {
     let mut cluster = with_sales(3).await?;
     let alice = Holder::enrolled(&mut cluster, "alice", 0).await?;
-    alice.confirm(&cluster, 0, &alice.code(-1)?).await?;
+    alice.confirm(&cluster, 0, &alice.code(0)?).await?;
     let fourth = super::membership::start_passive(&mut cluster, "n4").await?;
     let token = cluster.join_token(600).await?;
     let output = cluster.join(fourth, 0, &token).await?;
@@ -480,7 +473,7 @@ async fn people_log_in_at_a_terminal() -> Result<()> {
         shown: Vec::new(),
     };
     run(&["doc", "get", "sales", "planted"]).await?;
-    run(&["second-factor", "confirm", &holder.code(-1)?]).await?;
+    run(&["second-factor", "confirm", &holder.code(0)?]).await?;
     let kept = folder.join("contexts/alice/session.toml");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kept)?.permissions());
     anyhow::ensure!(mode & 0o777 == 0o600, "{mode:o}");
@@ -492,7 +485,7 @@ async fn people_log_in_at_a_terminal() -> Result<()> {
     let refused = binary::run(&folder, &environment, &["doc", "get", "sales", "planted"]).await?;
     anyhow::ensure!(refused.code == 4, "{refused:?}");
     anyhow::ensure!(refused.stderr.contains("rookery second-factor login"), "{refused:?}");
-    login_with(&folder, &environment, &holder.code(0)?).await?;
+    login_with(&folder, &environment, &holder.code(1)?).await?;
     run(&["doc", "put", "sales", "mine", "{}"]).await?;
     run(&["-y", "second-factor", "remove"]).await?;
     anyhow::ensure!(!kept.exists());

@@ -7,6 +7,7 @@
 //! | `world` | three nodes, databases, and somebody of every kind |
 //! | `walk` | every page and form by everybody, held to the permission table; `golden/studio.txt` |
 //! | `journey` | generate, download, import, look around, be revoked |
+//! | `live` | what moves: records that are followed, a replacement that is watched, sessions, nodes that change roles |
 //! | `screens` | screenshots, contrast, labels, keyboard, layout, console of every page |
 //! | `bad_input` | markup, huge values, other sites, forged fields, stale versions |
 //! | `figures` | the time of a page of 100 and 100,000 certificates, the bytes of a first visit |
@@ -17,6 +18,7 @@ mod bad_input;
 mod figures;
 mod forms;
 mod journey;
+mod live;
 mod pages;
 mod screens;
 mod walk;

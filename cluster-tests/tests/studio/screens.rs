@@ -136,6 +136,8 @@ async fn every_page_is_legible_labelled_and_still_in_every_size_and_theme() -> R
             .with_context(|| name.clone())?;
         visitor.close().await?;
     }
+    // Samples are taken every 15 seconds: by now the charts have lines.
+    album.page(&admin, "overview-with-charts", &world.url(0, "/studio")).await?;
     // The last: a purge takes the expired certificate along.
     answers_of_forms(&world, &admin, &mut album).await.context("answers of forms")?;
     admin.close().await?;

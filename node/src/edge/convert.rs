@@ -191,7 +191,8 @@ pub fn invalid(path: &str, why: impl Display) -> Status {
 /// Something that was named and does not exist; only for callers who may know that.
 #[must_use]
 pub fn not_found(what: &str, name: impl Display) -> Status {
-    let message = format!("There is no {what} {name}. Check the spelling, or list what there is.");
+    let message =
+        format!("There is no {what} “{name}”. Check the spelling, or list what there is.");
     Answer::new(Code::NotFound, "NOT_FOUND", message).with("kind", what).status()
 }
 

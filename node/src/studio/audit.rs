@@ -1,6 +1,6 @@
 //! The audit trail: a table with filters, the newest as they come, verification, export.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, str::FromStr as _};
 
 use askama::Template;
 use axum::{
@@ -24,6 +24,7 @@ use super::{
     visit::{Frame, Visit},
     words,
 };
+use crate::names::Thumbprint;
 
 /// Records a page.
 const PAGE_SIZE: u32 = 100;
@@ -149,6 +150,29 @@ impl Row {
     #[must_use]
     pub fn thumbprint(&self) -> String {
         hex::encode(&self.it.actor)
+    }
+
+    /// What it was done to, without the thumbprint of a certificate.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        match self.certificate() {
+            Some(thumbprint) => &self.it.target[..self.it.target.len() - thumbprint.len()],
+            None => &self.it.target,
+        }
+    }
+
+    /// The thumbprint of the certificate that it was done to: the last word of the target.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&str> {
+        let (_, last) = self.it.target.rsplit_once(' ')?;
+        (Thumbprint::from_str(last).is_ok() && self.it.target.starts_with("certificate "))
+            .then_some(last)
+    }
+
+    /// The beginning of that thumbprint.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        words::short(self.certificate().unwrap_or_default())
     }
 
     /// Why not, and how many times.

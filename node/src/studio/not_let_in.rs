@@ -62,14 +62,14 @@ fn refused(who: &WhoAmIResponse) -> Option<(&'static str, String, &'static str)>
     match who.state.as_str() {
         "expired" => Some((
             "Expired certificate",
-            format!("Your certificate {} expired at {}.", who.name, at(who.not_after_unix_ms)),
+            format!("Your certificate “{}” expired at {}.", who.name, at(who.not_after_unix_ms)),
             "Ask an administrator for a new one, and tell them the thumbprint below. Nothing can prolong this one: its last \
              moment stands in it.",
         )),
         "not yet valid" => Some((
             "Certificate not valid yet",
             format!(
-                "Your certificate {} is valid from {} on.",
+                "Your certificate “{}” is valid from {} on.",
                 who.name,
                 at(who.not_before_unix_ms)
             ),
@@ -78,7 +78,7 @@ fn refused(who: &WhoAmIResponse) -> Option<(&'static str, String, &'static str)>
         )),
         "disabled" => Some((
             "Disabled certificate",
-            format!("Your certificate {} was disabled by an administrator.", who.name),
+            format!("Your certificate “{}” was disabled by an administrator.", who.name),
             "Ask an administrator to enable it, and tell them the thumbprint below. Your rights were kept.",
         )),
         _ => None,

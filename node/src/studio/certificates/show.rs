@@ -22,6 +22,8 @@ use crate::studio::{
 
 /// Rows of the audit log on the page.
 const AUDIT_ROWS: u32 = 20;
+/// Databases whose operations the page lists, each by a call of its own.
+const EXPLAINED_MAX: usize = 20;
 
 /// Which one.
 #[derive(Debug, Deserialize)]
@@ -38,6 +40,8 @@ struct Show {
     pem: String,
     server: Vec<Explanation>,
     databases: Vec<(String, Vec<Explanation>)>,
+    /// Databases of which no operations are listed: beyond [`EXPLAINED_MAX`].
+    databases_left_out: usize,
     audit: Vec<Row>,
     open: Option<Open>,
     cut: Option<Done>,
@@ -69,7 +73,7 @@ async fn show(visit: Visit, which: Which, cut: Option<Done>) -> Answer {
     let told = calls.trust().explain(explain("")).await.map_err(&refused)?.into_inner();
     let server = told.explanations.into_iter().filter(|it| it.allowed).collect();
     let mut databases = BTreeMap::new();
-    for grant in &certificate.grants {
+    for grant in certificate.grants.iter().take(EXPLAINED_MAX) {
         let told =
             calls.trust().explain(explain(&grant.database)).await.map_err(&refused)?.into_inner();
         let allowed =
@@ -91,6 +95,7 @@ async fn show(visit: Visit, which: Which, cut: Option<Done>) -> Answer {
     let open = Open::of(&calls, &frame, &certificate).await.map_err(&refused)?;
     drop(refused);
     let pem = crate::studio::certificates::pem(&certificate.der);
+    let databases_left_out = certificate.grants.len().saturating_sub(EXPLAINED_MAX);
     let c = Shown::new(certificate, &frame);
     Ok(answer_page(&Show {
         frame,
@@ -98,6 +103,7 @@ async fn show(visit: Visit, which: Which, cut: Option<Done>) -> Answer {
         pem,
         server,
         databases: databases.into_iter().collect(),
+        databases_left_out,
         audit,
         open,
         cut,

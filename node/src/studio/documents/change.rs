@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tonic::{Code, Status};
 
 use super::{
-    compare,
+    compare, layout,
     pages::Asked,
     show::{self, Conflict, Show, Shown, Which},
 };
@@ -35,16 +35,25 @@ pub struct Entered {
     /// What was read; empty: it must not exist yet.
     #[serde(default)]
     etag: String,
+    /// Not empty where the text was stored on one line, and only the page spread it over many.
+    #[serde(default)]
+    one_line: String,
 }
 
 impl Entered {
+    fn is_one_line(&self) -> bool {
+        !self.one_line.is_empty()
+    }
+
     /// The document. A form carries every line end as CR LF (URL Standard, 5.2); it is stored as LF. Within a string JSON
     /// has them escaped, so no value changes.
     fn document(&self) -> Document {
+        let text = self.json.replace("\r\n", "\n");
+        let one_line = self.is_one_line().then(|| layout::on_one_line(&text)).flatten();
         Document {
             id: self.id.clone(),
             collection: self.collection.clone(),
-            json: self.json.replace("\r\n", "\n").into_bytes(),
+            json: one_line.unwrap_or(text).into_bytes(),
             etag: self.etag.clone(),
             ..Document::default()
         }
@@ -71,13 +80,19 @@ pub async fn put(visit: Visit, Posted(entered): Posted<Entered>) -> Answer {
     };
     match visit.calls.documents().put_document(request).await {
         Ok(_) => Ok(answer::see(&super::path(&entered.db, &entered.id))),
-        Err(status) => refused(visit, entered.db, document, &status).await,
+        Err(status) => refused(visit, &entered, document, &status).await,
     }
 }
 
 /// The form again, with what was entered, what was wrong with it, and what is stored where that is the reason.
-async fn refused(visit: Visit, db: String, mut document: Document, status: &Status) -> Answer {
+async fn refused(
+    visit: Visit,
+    entered: &Entered,
+    mut document: Document,
+    status: &Status,
+) -> Answer {
     let Visit { calls, frame } = visit;
+    let db = entered.db.clone();
     let rights = Rights::on(&calls, &frame, &db).await?;
     let conflict = match is_conflict(status) {
         true => Some(conflict(&calls, &db, &document).await.map_err(Refused::on(&frame))?),
@@ -88,7 +103,8 @@ async fn refused(visit: Visit, db: String, mut document: Document, status: &Stat
         document.etag = conflict.now.as_ref().map_or_else(String::new, |it| it.etag.clone());
     }
     let wrong = conflict.is_none().then(|| answer::field(status).1);
-    let page = Show { frame, rights, db, document, wrong, conflict };
+    let one_line = entered.is_one_line();
+    let page = Show { frame, rights, db, document, one_line, wrong, conflict };
     Ok(answer::page_with(answer::as_http(status.code()).0, &page))
 }
 
@@ -157,6 +173,7 @@ mod tests {
             collection: "C".to_owned(),
             json: json.to_owned(),
             etag: etag.to_owned(),
+            one_line: String::new(),
         };
         let check = |json: &str, expected: &str| {
             let document = entered(json, "").document();
@@ -164,6 +181,9 @@ mod tests {
         };
         check("{\r\n  \"a\": 1.10\r\n}", "{\n  \"a\": 1.10\n}");
         check("{\"a\":\"\\r\\n\"}", "{\"a\":\"\\r\\n\"}");
+        let spread = "{\r\n  \"a\": \"\\r x\"\r\n}";
+        let one_line = Entered { one_line: "yes".to_owned(), ..entered(spread, "") };
+        assert_eq!(String::from_utf8_lossy(&one_line.document().json), r#"{"a":"\r x"}"#);
         assert_eq!(entered("{}", "").condition(), Condition::MustNotExist(true));
         assert_eq!(entered("{}", "7-1-0").condition(), Condition::Etag("7-1-0".to_owned()));
     }

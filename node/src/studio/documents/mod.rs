@@ -15,6 +15,7 @@
 pub mod change;
 mod columns;
 mod compare;
+mod layout;
 pub mod list;
 mod pages;
 pub mod show;

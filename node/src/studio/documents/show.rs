@@ -10,7 +10,7 @@ use rookery_proto::document::v1::{Document, GetDocumentRequest};
 use serde::Deserialize;
 use tonic::Status;
 
-use super::{compare::Difference, pages::Asked};
+use super::{compare::Difference, layout, pages::Asked};
 use crate::{
     limits,
     studio::{
@@ -25,6 +25,8 @@ use crate::{
 
 /// Characters of a document that is shown and not edited.
 const PREVIEW_CHARS_MAX: usize = 4_000;
+/// Bytes of a text that is spread over lines, mostly by white space; a longer one is edited as it is stored.
+const SPREAD_BYTES_MAX: usize = 4 * limits::STUDIO_EDITED_BYTES_MAX;
 /// Characters that nobody sees, of which a page tells the places.
 const HIDDEN_MAX: usize = 20;
 /// Characters of an id in a headline: all that it can have.
@@ -48,6 +50,8 @@ pub(super) struct Show {
     pub db: String,
     /// What the form holds; its etag is that of the version that a save is held to. Empty: it must not exist.
     pub document: Document,
+    /// The text is stored on one line, and spread over many for whoever edits it.
+    pub one_line: bool,
     pub wrong: Option<String>,
     /// What happened meanwhile.
     pub conflict: Option<Conflict>,
@@ -77,7 +81,11 @@ impl Shown {
 
 impl Conflict {
     fn text(&self) -> Vec<Piece> {
-        self.now.as_ref().map_or_else(Vec::new, |it| preview(&it.json))
+        self.now.as_ref().map_or_else(Vec::new, |it| {
+            let text = String::from_utf8_lossy(&it.json);
+            let spread = layout::spread(&text, SPREAD_BYTES_MAX);
+            odd::pieces(spread.as_deref().unwrap_or(&text), PREVIEW_CHARS_MAX)
+        })
     }
 
     fn modified(&self) -> String {
@@ -122,9 +130,12 @@ impl Show {
         self.document.json.len() <= limits::STUDIO_EDITED_BYTES_MAX
     }
 
-    /// The document's own text, for the field in which it is edited: a change of layout would be a change of it.
+    /// The document's text for the field in which it is edited: its own, and spread over lines where it is stored on one;
+    /// the form says so, and a save makes it one line again.
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.document.json).into_owned()
+        let text = String::from_utf8_lossy(&self.document.json);
+        let spread = self.one_line.then(|| layout::spread(&text, SPREAD_BYTES_MAX));
+        spread.flatten().unwrap_or_else(|| text.into_owned())
     }
 
     fn preview(&self) -> Vec<Piece> {
@@ -196,7 +207,8 @@ pub(super) async fn stored(visit: Visit, which: Which, wrong: Option<Status>) ->
     let rights = Rights::on(&calls, &frame, &which.db).await?;
     let code = wrong.as_ref().map_or(StatusCode::OK, |it| answer::as_http(it.code()).0);
     let wrong = wrong.map(|status| answer::field(&status).1);
-    let page = Show { frame, rights, db: which.db, document, wrong, conflict: None };
+    let one_line = layout::is_one_line(&document.json);
+    let page = Show { frame, rights, db: which.db, document, one_line, wrong, conflict: None };
     Ok(answer::page_with(code, &page))
 }
 
@@ -223,6 +235,14 @@ pub async fn create_form(visit: Visit, Query(asked): Query<Asked>) -> Answer {
         json: b"{\n  \n}".to_vec(),
         ..Document::default()
     };
-    let page = Show { frame, rights, db: asked.db, document, wrong: None, conflict: None };
+    let page = Show {
+        frame,
+        rights,
+        db: asked.db,
+        document,
+        one_line: false,
+        wrong: None,
+        conflict: None,
+    };
     Ok(answer::page(&page))
 }

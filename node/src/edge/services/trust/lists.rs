@@ -117,9 +117,10 @@ pub fn notifications(
 fn notification(who: &Registration, threshold: u32, at: Timestamp) -> Notification {
     let days_left = days_left(who.not_after, at);
     let (kind, message) = if threshold == 0 {
-        ("CERTIFICATE_EXPIRED", format!("The certificate {} has expired.", who.name))
+        ("CERTIFICATE_EXPIRED", format!("The certificate “{}” has expired.", who.name))
     } else {
-        let left = format!("The certificate {} expires in {days_left} days.", who.name);
+        let days = if days_left == 1 { "day" } else { "days" };
+        let left = format!("The certificate “{}” expires in {days_left} {days}.", who.name);
         ("CERTIFICATE_EXPIRES", left)
     };
     let severity = match threshold {
