@@ -154,6 +154,8 @@ pub const LOG_CACHE_GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Log entries of a snapshot that a node still keeps, for followers that are or were behind.
 pub const LOG_ENTRIES_HELD_MAX: u64 = 20_000;
+/// Bytes of a disk that must be free for more entries than those to be kept while a follower is sent a snapshot.
+pub const LOG_HELD_ROOM_MIN: u64 = 2 * 1024 * 1024 * 1024;
 /// Calls that wait for an answer on one peer channel.
 pub const PEER_CALLS_MAX: usize = 16_384;
 /// Margin for clocks that run at different speed, added to every lease that is waited out; also for what passes between
@@ -357,6 +359,12 @@ pub const CODE_CHECKS_MAX: usize = 64;
 pub const DISK_STALL: Duration = Duration::from_millis(1_500);
 /// How long a node that handed over for its disk does not do so again.
 pub const DISK_STALL_PAUSE: Duration = Duration::from_secs(10);
+/// How long a node may be without a fresh registry until it hands over the databases that it leads. Longer than an election
+/// of the cluster group usually takes beyond a lease, short enough for writes to go on within two election timeouts and a
+/// second.
+pub const ESTRANGED: Duration = Duration::from_secs(1);
+/// How long a node that handed over for that does not do so again.
+pub const ESTRANGED_PAUSE: Duration = Duration::from_secs(5);
 /// How often the state of every group is hashed anew and compared with the hash that is kept.
 pub const SCRUB_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 /// Pause before each state, so that a start and the looks at many databases do not come all at once.

@@ -76,6 +76,8 @@ pub struct Arena {
     /// Whether the spare node belongs to the cluster.
     spare_is_member: bool,
     spares: usize,
+    /// Transfers of leadership that were asked for, and how many took place.
+    pub transfers: (usize, usize),
     // Last: everything in it is gone before it is.
     network: Network,
 }
@@ -113,6 +115,7 @@ impl Arena {
             sidecars,
             spare_is_member: false,
             spares: 0,
+            transfers: (0, 0),
             network,
         };
         for node in &mut arena.cluster.nodes {
@@ -260,13 +263,14 @@ impl Arena {
     }
 
     async fn transfer(&mut self, group: Group, to: usize) {
+        self.transfers.0 += 1;
         let node_id = to as u64 + 1;
         let request = TransferLeaderRequest { group: name_of(group).to_owned(), node_id };
         let Ok(admin) = self.cluster.admin(to) else { return };
         let mut request = tonic::Request::new(request);
         request.set_timeout(Duration::from_secs(2));
-        // Refused where it leads already, or where another fault is in the way.
-        let _ = admin.cluster().transfer_leader(request).await;
+        // Not where another fault is in the way.
+        self.transfers.1 += usize::from(admin.cluster().transfer_leader(request).await.is_ok());
     }
 
     /// A new node with an empty folder joins through whichever member answers.

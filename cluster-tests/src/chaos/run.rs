@@ -238,6 +238,11 @@ impl Run<'_> {
             broken("S5", format!("{why:#}"));
         }
         report.coverage.extend(warnings(&arena));
+        let (asked, took_place) = arena.transfers;
+        report.coverage.push(format!("{took_place} of {asked} transfers of leadership took place"));
+        if asked > 0 && took_place == 0 {
+            report.rejected.push("no transfer of leadership took place".to_owned());
+        }
         let kept = keep_logs(&arena, plan.seed);
         if let Err(why) = arena.finish().await {
             broken("logs", format!("{why:#}"));

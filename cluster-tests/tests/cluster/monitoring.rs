@@ -19,8 +19,8 @@ use rookery_proto::{
         ListConnectionsRequest, ListConnectionsResponse, NodeAnswer,
     },
     peer::v1::{
-        self as peer, channel_request, channel_response, forward_response, local_call,
-        peer_service_client::PeerServiceClient,
+        self as peer, channel_request, channel_response, forward_request, forward_response,
+        local_call, peer_service_client::PeerServiceClient,
     },
     security::v1::{Clearance, WhoAmIRequest},
 };
@@ -389,12 +389,18 @@ async fn a_node_that_is_told_decides_again(
     let administrator = cluster.administrator.clone();
     let mut stream = tail(&cluster.admin(0)?).await?;
     let whose = vec![hex::decode(administrator.thumbprint())?];
-    let cut = local_call::Call::Cut(peer::LocalCut { thumbprints: whose, connection_id: 0 });
-    let look = local_call::Call::Connections(peer::LocalConnections {
+    let local = |call| forward_request::Call::Local(peer::LocalCall { call: Some(call) });
+    let cut = local(local_call::Call::Cut(peer::LocalCut { thumbprints: whose, connection_id: 0 }));
+    let look = local(local_call::Call::Connections(peer::LocalConnections {
         limit: 10,
         ..peer::LocalConnections::default()
+    }));
+    let figures = local(local_call::Call::Metrics(peer::LocalMetrics {}));
+    // A vote, to whoever has one already.
+    let promote = forward_request::Call::Lead(peer::LeaderCall {
+        group: 0,
+        action: Some(peer::leader_call::Action::Promote(1)),
     });
-    let figures = local_call::Call::Metrics(peer::LocalMetrics {});
     let unknown = Identity::new("unknown")?;
     for (author, call, expected) in [
         (operator, &cut, "MANAGE_FORBIDDEN"),
@@ -402,6 +408,9 @@ async fn a_node_that_is_told_decides_again(
         (&user, &cut, "CLEARANCE_TOO_LOW"),
         (&user, &look, "CLEARANCE_TOO_LOW"),
         (&user, &figures, "CLEARANCE_TOO_LOW"),
+        (&user, &promote, "CLEARANCE_TOO_LOW"),
+        (operator, &promote, "CLEARANCE_TOO_LOW"),
+        (&unknown, &promote, "CERTIFICATE_UNKNOWN"),
         (&unknown, &look, "CERTIFICATE_UNKNOWN"),
         (operator, &look, ""),
         (operator, &figures, ""),
@@ -412,6 +421,7 @@ async fn a_node_that_is_told_decides_again(
             forward_response::Result::Local(_) => String::new(),
             forward_response::Result::Applied(_)
             | forward_response::Result::Read(_)
+            | forward_response::Result::Led(_)
             | forward_response::Result::Error(_) => anyhow::bail!("{told:?}"),
         };
         anyhow::ensure!(reason == expected, "{}: {call:?}: {reason}", author.name);
@@ -423,7 +433,7 @@ async fn a_node_that_is_told_decides_again(
 async fn told_by_a_member(
     cluster: &mut Cluster,
     author: &Identity,
-    call: &local_call::Call,
+    call: &forward_request::Call,
 ) -> Result<forward_response::Result> {
     let second = cluster.status(1).await?.node.context("a node without a record")?;
     let topology = rookery_proto::cluster::v1::GetTopologyRequest {};
@@ -438,9 +448,7 @@ async fn told_by_a_member(
     let forward = peer::ForwardRequest {
         author: hex::decode(author.thumbprint())?,
         deadline_ms: 5_000,
-        call: Some(peer::forward_request::Call::Local(peer::LocalCall {
-            call: Some(call.clone()),
-        })),
+        call: Some(call.clone()),
     };
     let node = &cluster.nodes[0];
     let member = &cluster.nodes[1].identity;

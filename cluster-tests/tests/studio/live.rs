@@ -84,9 +84,9 @@ async fn watches_a_replacement(world: &World, admin: &Browser, album: &mut Album
     admin.click("#force").await?;
     album.shoot(admin, "2-replacement-filled-in").await?;
     admin.press("Replace").await?;
-    admin.shows("#progress", "n3").await?;
+    admin.shows("main", "n3").await?;
     album.shoot(admin, "3-replacement-begun").await?;
-    admin.shows("#progress h2", "Last replacement").await?;
+    admin.shows("main", "Last replacement").await?;
     let progress = admin.text("#progress").await?;
     let short = &new.thumbprint()[..12];
     anyhow::ensure!(progress.contains(short), "the page tells {progress:?}");

@@ -299,7 +299,8 @@ impl Consensus {
             Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
             Some(
                 peer::forward_response::Result::Applied(_)
-                | peer::forward_response::Result::Local(_),
+                | peer::forward_response::Result::Local(_)
+                | peer::forward_response::Result::Led(_),
             )
             | None => Err(Error::unexpected_answer()),
         }

@@ -98,6 +98,11 @@ impl Freshness {
         nanos(now) < self.until.load(Ordering::Acquire)
     }
 
+    /// How long the registry has not been fresh at `now`; zero: it is.
+    pub fn stale_for(&self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_nanos(self.until.load(Ordering::Acquire)))
+    }
+
     /// The leader's wall clock as far as this node knows it: what expiry is decided by.
     pub fn leader_wall(&self, now: Duration) -> Timestamp {
         Timestamp(self.wall_offset.load(Ordering::Relaxed).saturating_add(millis(now)))
@@ -170,6 +175,8 @@ mod tests {
         freshness.renew(at(5_000), L, Timestamp(1_000_000), at(5_200));
         assert!(freshness.is_fresh(at(5_999)));
         assert!(!freshness.is_fresh(at(6_000)));
+        assert_eq!(freshness.stale_for(at(5_999)), Duration::ZERO);
+        assert_eq!(freshness.stale_for(at(6_500)), at(500));
         assert_eq!(freshness.leader_wall(at(5_700)), Timestamp(1_000_500));
         // An older answer that arrives later shortens nothing.
         freshness.renew(at(4_000), L, Timestamp(1_000_000), at(5_200));

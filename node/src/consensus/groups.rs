@@ -230,7 +230,8 @@ impl Consensus {
             kept: (times.snapshot_after_entries / 2).max(16),
             hold: Duration::from_millis(times.hold_entries_ms),
         };
-        let (purging, stop) = (purge::keep_purged(raft.clone(), policy, sent), self.stop.clone());
+        let purging = purge::keep_purged(raft.clone(), policy, sent, self.room.clone());
+        let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = purging => {}

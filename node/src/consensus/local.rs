@@ -166,7 +166,7 @@ impl Consensus {
             Given::Local(answer) => Ok(answer),
             Given::Refused(refusal) => Err(Silence::Refused(refusal.message)),
             Given::Error(error) => Err(Silence::from(&error)),
-            Given::Applied(_) | Given::Read(_) => Err(Silence::Failed),
+            Given::Applied(_) | Given::Read(_) | Given::Led(_) => Err(Silence::Failed),
         }
     }
 

@@ -129,6 +129,7 @@ impl Consensus {
         self.spawn(|this| async move { this.duties().await });
         self.spawn(|this| async move { this.keep_fresh().await });
         self.spawn(|this| async move { this.watch_disk().await });
+        self.spawn(|this| async move { this.watch_freshness().await });
         self.spawn(|this| async move { this.scrub().await });
         self.spawn(|this| async move { this.grow_old().await });
         self.spawn(|this| async move { this.remember_ages().await });
@@ -533,6 +534,9 @@ impl Consensus {
         let group = self.group(group)?;
         if !group.is_leader() {
             return Err(Error::NotLeader);
+        }
+        if to == self.node_id() {
+            return Ok(());
         }
         if !group.raft.voter_ids().any(|voter| voter == to.0) {
             return Err(Error::refused(

@@ -11,6 +11,8 @@
 //! | `state_machine`, `snapshot` | committed entries become state; state becomes a stream of chunks |
 //! | `channel`, `network`, `peer_service` | what nodes say to each other, and who is heard |
 //! | `groups` | which groups run here: started, stopped and cleaned up after the registry |
+//! | `leadership` | what only the leader of a group can do, asked of any node |
+//! | `estranged` | leaders that hear no leader of the cluster group, and so may not decide, hand over |
 //! | `freshness` | strict revocation: how old a registry may be, and who waits for whom |
 //! | `propose` | a permitted command becomes an entry, here or at the leader |
 //! | `as_member` | commands of a node itself |
@@ -40,11 +42,13 @@ pub mod committer;
 mod denials;
 mod documents;
 mod error;
+mod estranged;
 pub mod folder_age;
 pub mod freshness;
 mod fullness;
 mod groups;
 mod identity;
+mod leadership;
 pub mod local;
 pub mod log_store;
 mod membership;

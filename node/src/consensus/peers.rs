@@ -290,6 +290,10 @@ impl Consensus {
                 let bytes = self.serve_forwarded_read(&permit, read, deadline).await?;
                 Ok(forward_response::Result::Read(bytes))
             }
+            forward_request::Call::Lead(call) => {
+                self.serve_leader(&fresh, author, &call, deadline).await?;
+                Ok(forward_response::Result::Led(peer::LeaderAnswer {}))
+            }
             forward_request::Call::Local(call) => {
                 let call = call.call.ok_or_else(malformed)?;
                 self.serve_local(&fresh, author, call).map(forward_response::Result::Local)

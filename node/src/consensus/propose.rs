@@ -151,14 +151,16 @@ impl Consensus {
             }
             Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
             Some(
-                peer::forward_response::Result::Read(_) | peer::forward_response::Result::Local(_),
+                peer::forward_response::Result::Read(_)
+                | peer::forward_response::Result::Local(_)
+                | peer::forward_response::Result::Led(_),
             )
             | None => Err(Error::unexpected_answer()),
         }
     }
 
     /// Who leads a group: from the group itself where it runs here, by asking along its members where not.
-    fn leader_of_group(&self, id: GroupId) -> Result<NodeId, Error> {
+    pub(super) fn leader_of_group(&self, id: GroupId) -> Result<NodeId, Error> {
         if let Some(group) = self.groups.find(id) {
             return group.leader().ok_or(Error::NoLeader);
         }
@@ -431,7 +433,7 @@ impl Consensus {
         self.ask_peer_until(node, body, Instant::now() + timeout).await
     }
 
-    async fn ask_peer_until(
+    pub(super) async fn ask_peer_until(
         &self,
         node: NodeId,
         body: channel_request::Body,

@@ -13,8 +13,9 @@
 //! storing it makes the follower, and for [`limits::SNAPSHOT_GRACE`] after: what was written meanwhile is what it needs
 //! next.
 //!
-//! **Invariant:** never more than [`limits::LOG_ENTRIES_HELD_MAX`] entries of a snapshot are held, and none for a
-//! follower that does not answer for longer than the while: it gets a snapshot when it returns.
+//! **Invariant:** never more than [`limits::LOG_ENTRIES_HELD_MAX`] entries of a snapshot are held, but for a follower that
+//! is sent a snapshot, and for that one only while the disk has [`limits::LOG_HELD_ROOM_MIN`] left; and none for a follower
+//! that does not answer for longer than the while: it gets a snapshot when it returns.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,7 +26,7 @@ use std::{
 use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 
 use super::types::Raft;
-use crate::limits;
+use crate::{limits, storage::Room};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -128,6 +129,8 @@ struct Log {
     purged: u64,
     /// The last entry that each follower which answers is known to have.
     matched: Vec<u64>,
+    /// The most entries of the snapshot that are held.
+    held_max: u64,
 }
 
 impl Log {
@@ -135,14 +138,14 @@ impl Log {
     fn upto(&self, kept: u64) -> Option<u64> {
         let free = self.snapshot.saturating_sub(kept);
         let needed = self.matched.iter().copied().min().unwrap_or(u64::MAX);
-        let bound = self.snapshot.saturating_sub(limits::LOG_ENTRIES_HELD_MAX);
+        let bound = self.snapshot.saturating_sub(self.held_max);
         let upto = free.min(self.aged).min(needed).max(bound.min(free));
         (upto >= self.purged + BATCH).then_some(upto)
     }
 }
 
 /// Purges the log of a group until openraft has ended. Holds openraft's handle alone, nothing of the group's state.
-pub(super) async fn keep_purged(raft: Raft, policy: Policy, sent: SnapshotsSent) {
+pub(super) async fn keep_purged(raft: Raft, policy: Policy, sent: SnapshotsSent, room: Arc<Room>) {
     let mut changes = raft.metrics();
     let mut seen = Seen::default();
     loop {
@@ -163,7 +166,11 @@ pub(super) async fn keep_purged(raft: Raft, policy: Policy, sent: SnapshotsSent)
                 last.is_some_and(|last| last.elapsed() <= policy.hold)
                     || sent.needs_entries(*node, now)
             };
-            let matched = metrics.replication.iter().flatten().filter(|(node, _)| answers(node));
+            let followers = || metrics.replication.iter().flatten();
+            // However fast the writes come, whoever takes a snapshot finds what follows it.
+            let whole = followers().any(|(node, _)| sent.needs_entries(*node, now))
+                && room.free_bytes() >= limits::LOG_HELD_ROOM_MIN;
+            let matched = followers().filter(|(node, _)| answers(node));
             let snapshot = metrics.snapshot.as_ref().map_or(0, |log_id| log_id.index);
             seen.note(now, snapshot, policy.hold);
             Log {
@@ -171,6 +178,7 @@ pub(super) async fn keep_purged(raft: Raft, policy: Policy, sent: SnapshotsSent)
                 aged: seen.aged,
                 purged: metrics.purged.as_ref().map_or(0, |log_id| log_id.index),
                 matched: matched.map(|(_, at)| at.as_ref().map_or(0, |at| at.index)).collect(),
+                held_max: if whole { u64::MAX } else { limits::LOG_ENTRIES_HELD_MAX },
             }
         };
         if let Some(upto) = log.upto(policy.kept)
@@ -188,7 +196,8 @@ mod tests {
     #[test]
     fn entries_are_held_for_followers_that_answer_and_not_for_ever() {
         let check = |snapshot, purged, matched: &[u64], upto| {
-            let log = Log { snapshot, aged: snapshot, purged, matched: matched.to_vec() };
+            let held_max = limits::LOG_ENTRIES_HELD_MAX;
+            let log = Log { snapshot, aged: snapshot, purged, matched: matched.to_vec(), held_max };
             assert_eq!(log.upto(25), upto, "{log:?}");
         };
         check(1000, 0, &[], Some(975)); // A follower, or a leader whom nobody answers.
@@ -200,6 +209,9 @@ mod tests {
         check(10, 0, &[], None);
         let far = limits::LOG_ENTRIES_HELD_MAX * 2;
         check(far, 0, &[far, 0], Some(limits::LOG_ENTRIES_HELD_MAX));
+        let sent =
+            Log { snapshot: far, aged: far, matched: vec![far, 0], held_max: u64::MAX, purged: 0 };
+        assert_eq!(sent.upto(25), None, "a follower that is sent a snapshot");
     }
 
     #[test]
@@ -226,7 +238,8 @@ mod tests {
         let mut seen = Seen::default();
         let mut check = |seconds, snapshot, upto| {
             seen.note(start + Duration::from_secs(seconds), snapshot, hold);
-            let log = Log { snapshot, aged: seen.aged, purged: 0, matched: Vec::new() };
+            let held_max = limits::LOG_ENTRIES_HELD_MAX;
+            let log = Log { snapshot, aged: seen.aged, purged: 0, matched: Vec::new(), held_max };
             assert_eq!(log.upto(25), upto, "after {seconds} s: {log:?} {seen:?}");
         };
         check(0, 1000, None); // After a start nothing is old yet.

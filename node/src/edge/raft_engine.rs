@@ -9,7 +9,7 @@ use rookery_proto::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
     },
     log::v1::{Applied, ClusterCommand, DatabaseCommand, JoinTokenRecord},
-    peer::v1::{LocalAnswer, LocalCall},
+    peer::v1::{LocalAnswer, LocalCall, leader_call::Action},
 };
 use tokio::{
     sync::watch,
@@ -42,6 +42,19 @@ pub struct RaftEngine {
     pub own: Arc<OwnCertificate>,
     /// This node's keys.
     pub keys: Arc<NodeKeys>,
+}
+
+impl RaftEngine {
+    /// Has the leader of a group do something, within the time of the call.
+    async fn lead(
+        &self,
+        permit: &Permit,
+        group: GroupId,
+        action: Action,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        by(deadline, self.consensus.ask_leader(permit, group, action, deadline.into_std())).await
+    }
 }
 
 async fn by<T>(
@@ -148,22 +161,22 @@ impl Engine for RaftEngine {
         self.consensus.audit_heads(view).await
     }
 
-    async fn promote(&self, _permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error> {
-        by(deadline, self.consensus.promote(node)).await
+    async fn promote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error> {
+        self.lead(&permit, GroupId::CLUSTER, Action::Promote(node.0), deadline).await
     }
 
-    async fn demote(&self, _permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error> {
-        by(deadline, self.consensus.demote(node)).await
+    async fn demote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error> {
+        self.lead(&permit, GroupId::CLUSTER, Action::Demote(node.0), deadline).await
     }
 
     async fn transfer_leader(
         &self,
-        _permit: Permit,
+        permit: Permit,
         group: GroupId,
         to: NodeId,
         deadline: Instant,
     ) -> Result<(), Error> {
-        self.consensus.transfer_leader(group, to, deadline.into_std()).await
+        self.lead(&permit, group, Action::Transfer(to.0), deadline).await
     }
 
     async fn trigger_snapshot(
