@@ -58,6 +58,32 @@ impl Identity {
         })
     }
 
+    /// A certificate with `params` and a new key, signed by the authority whose certificate and key are in two PEM files.
+    ///
+    /// # Errors
+    /// A file is missing, or the certificate cannot be made.
+    pub fn issued(
+        name: &str,
+        params: &CertificateParams,
+        authority: &Path,
+        authority_key: &Path,
+    ) -> Result<Self> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+        };
+        let issuer_key = KeyPair::from_pem(&read(authority_key)?).context("the authority's key")?;
+        let issuer = rcgen::Issuer::from_ca_cert_pem(&read(authority)?, issuer_key)
+            .context("the authority's certificate")?;
+        let key = KeyPair::generate().context("a key pair")?;
+        let certificate = params.signed_by(&key, &issuer).context("a signed certificate")?;
+        Ok(Self {
+            name: name.to_owned(),
+            chain: vec![certificate.der().clone()],
+            key: PrivateKeyDer::try_from(key.serialize_der())
+                .map_err(|why| anyhow::anyhow!("a private key: {why}"))?,
+        })
+    }
+
     /// A certificate that stops being valid after `lifetime`.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ async fn pages_move_by_themselves_where_they_say_so() -> Result<()> {
     let mut album = Album::new("live")?;
     let admin = world.browser("cluster-admin").await?;
     follows_the_audit_log(&mut world, &admin, &mut album).await.context("audit")?;
-    watches_a_replacement(&world, &admin, &mut album).await.context("server certificate")?;
+    watches_a_replacement(&mut world, &admin, &mut album).await.context("server certificate")?;
     changes_roles(&world, &admin, &mut album).await.context("roles")?;
     let console = admin.console().await?;
     anyhow::ensure!(console.is_empty(), "the console says {console:?}");
@@ -72,15 +72,20 @@ async fn follows_the_audit_log(
     Ok(())
 }
 
-/// A new certificate for the third node, from the form to the end, which the page tells without a click.
-async fn watches_a_replacement(world: &World, admin: &Browser, album: &mut Album) -> Result<()> {
-    let name = &world.cluster.nodes[2].name;
-    let new = Identity::signed(name, &node_params(name)?, &rcgen::KeyPair::generate()?)?;
+/// A new certificate for all nodes, from the form to the end, which the page tells without a click.
+async fn watches_a_replacement(
+    world: &mut World,
+    admin: &Browser,
+    album: &mut Album,
+) -> Result<()> {
+    let authority = world.authority();
+    let ca = authority.ancestors().nth(2).context("the folder of the cluster")?.join("ca");
+    let params = node_params("rookery-new")?;
+    let new = Identity::issued("rookery-new", &params, &ca.join("ca.crt"), &ca.join("ca.key"))?;
     let file = admin.profile().downloads().join("new.pem");
     fs::write(&file, format!("{}{}", new.certificate_pem(), new.key_pem()))?;
     admin.goto(&world.url(0, "/studio/certificates/server")).await?;
     admin.choose_file("#file", &file).await?;
-    admin.script("document.querySelector('#node').value = 'n3'").await?;
     admin.click("#force").await?;
     album.shoot(admin, "2-replacement-filled-in").await?;
     admin.press("Replace").await?;
@@ -92,6 +97,9 @@ async fn watches_a_replacement(world: &World, admin: &Browser, album: &mut Album
     anyhow::ensure!(progress.contains(short), "the page tells {progress:?}");
     let table = admin.text("main table").await?;
     anyhow::ensure!(table.contains(short), "the table holds {table:?}");
+    for node in &mut world.cluster.nodes {
+        node.identity = new.clone();
+    }
     album.shoot(admin, "4-replacement-ended").await
 }
 
