@@ -41,6 +41,8 @@ struct ServerPage {
     certificates: Vec<ServerCertificate>,
     progress: Option<Progress>,
     wrong: Option<String>,
+    /// The nodes have the certificates already that were to replace theirs.
+    unchanged: bool,
 }
 
 impl ServerPage {
@@ -187,16 +189,16 @@ async fn state(
 
 /// `GET /studio/certificates/server`.
 pub async fn page(visit: Visit) -> Answer {
-    shown(visit.calls, visit.frame, None).await
+    shown(visit.calls, visit.frame, None, false).await
 }
 
-async fn shown(calls: Calls, frame: Frame, wrong: Option<Status>) -> Answer {
+async fn shown(calls: Calls, frame: Frame, wrong: Option<Status>, unchanged: bool) -> Answer {
     let (certificates, progress) = state(&calls, &frame).await.map_err(Refused::on(&frame))?;
     let code = wrong
         .as_ref()
         .map_or(axum::http::StatusCode::OK, |status| answer::as_http(status.code()).0);
     let wrong = wrong.map(|status| answer::field(&status).1);
-    Ok(answer::page_with(code, &ServerPage { frame, certificates, progress, wrong }))
+    Ok(answer::page_with(code, &ServerPage { frame, certificates, progress, wrong, unchanged }))
 }
 
 /// `POST /studio/certificates/server`: a replacement for all nodes.
@@ -212,8 +214,9 @@ pub async fn replace(visit: Visit, mut form: WithFiles) -> Answer {
         request_id: String::new(),
     };
     match calls.server_certificates().replace_server_certificates(request).await {
+        Ok(told) if told.get_ref().unchanged => shown(calls, frame, None, true).await,
         Ok(_started) => Ok(answer::see("/studio/certificates/server")),
-        Err(status) => shown(calls, frame, Some(status)).await,
+        Err(status) => shown(calls, frame, Some(status), false).await,
     }
 }
 
@@ -223,7 +226,7 @@ pub async fn abort(visit: Visit) -> Answer {
     let asked = AbortServerCertificateReplacementRequest { request_id: String::new() };
     match calls.server_certificates().abort_server_certificate_replacement(asked).await {
         Ok(_aborted) => Ok(answer::see("/studio/certificates/server")),
-        Err(status) => shown(calls, frame, Some(status)).await,
+        Err(status) => shown(calls, frame, Some(status), false).await,
     }
 }
 
