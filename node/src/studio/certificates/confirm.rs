@@ -1,8 +1,9 @@
 //! What is to be confirmed before it is changed, on a page without a field to change.
 //!
-//! 1. The page shows what changes, and carries the form as it was sent. 2. Its confirmation is the digest of who looks, of
-//! the version that the change is held against, of every field, and of whether it said that the visitor loses rights of
-//! their own. 3. A form that comes back with another field, against another version, or by somebody else is asked again.
+//! 1. The page shows what changes, and carries the form as it was sent.
+//! 2. Its confirmation is the digest of who looks, of the version that the change is held against, of every field, and of
+//!    whether it said that the visitor loses rights of their own.
+//! 3. A form that comes back with another field, against another version, or by somebody else is asked again.
 //!
 //! The digest is no secret: it does not keep anybody from confirming, but nobody confirms what was not shown.
 

@@ -132,13 +132,14 @@ fn asked(
 fn request(before: &Certificate, after: &Fields, own_loss: bool) -> EditCertificateRequest {
     let clearance = i32::from(after.clearance());
     let grants = after.grants();
+    let set_grants = accesses(&before.grants) != accesses(&grants);
     let text = |before: &str, after: &str| (before != after).then(|| after.to_owned());
     EditCertificateRequest {
         thumbprint: before.thumbprint.clone(),
         name: text(&before.name, &after.name).unwrap_or_default(),
         clearance: if clearance == before.clearance { 0 } else { clearance },
-        set_grants: accesses(&before.grants) != accesses(&grants),
-        grants,
+        grants: if set_grants { grants } else { Vec::new() },
+        set_grants,
         expected_etag: before.etag.clone(),
         request_id: String::new(),
         note: text(&before.note, &after.note),
@@ -170,6 +171,7 @@ mod tests {
             change(&mut fields);
             let sent = request(&before, &fields, false);
             assert_eq!(sent.expected_etag, "7");
+            assert!(sent.set_grants || sent.grants.is_empty(), "{sent:?}");
             let (note, owner) = (sent.note.as_deref(), sent.owner.as_deref());
             let found = (sent.name.as_str(), sent.clearance, sent.set_grants, note, owner);
             assert_eq!(found, expected);

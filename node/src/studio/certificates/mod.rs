@@ -50,7 +50,7 @@ async fn found(calls: &Calls, frame: &Frame, thumbprint: &str) -> Result<Shown, 
     let asked = GetCertificateRequest { thumbprint: thumbprint.to_owned() };
     let found = calls.security().get_certificate(asked).await.map_err(Refused::on(frame))?;
     let certificate = found.into_inner().certificate.unwrap_or_default();
-    Ok(Shown::new(certificate, frame).asked_of_nodes(calls).await.map_err(Refused::on(frame))?)
+    Shown::new(certificate, frame).asked_of_nodes(calls).await.map_err(Refused::on(frame))
 }
 
 impl Shown {

@@ -6,9 +6,12 @@
 use std::convert::Infallible;
 
 use askama::Template;
-use axum::response::{
-    IntoResponse as _, Sse,
-    sse::{Event, KeepAlive},
+use axum::{
+    http::StatusCode,
+    response::{
+        IntoResponse as _, Sse,
+        sse::{Event, KeepAlive},
+    },
 };
 use futures::{Stream, stream};
 use rookery_proto::security::v1::{
@@ -19,7 +22,11 @@ use rookery_proto::security::v1::{
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
-use super::state_class;
+use super::{
+    fields::Fields,
+    state_class,
+    wrong::{self, Wrong},
+};
 use crate::{
     limits,
     studio::{
@@ -40,7 +47,7 @@ struct ServerPage {
     frame: Frame,
     certificates: Vec<ServerCertificate>,
     progress: Option<Progress>,
-    wrong: Option<String>,
+    wrong: Option<Wrong>,
     /// The nodes have the certificates already that were to replace theirs.
     unchanged: bool,
 }
@@ -60,6 +67,10 @@ impl ServerPage {
 
     fn short<'a>(&self, thumbprint: &'a str) -> &'a str {
         words::short(thumbprint)
+    }
+
+    fn is_wrong(&self, id: &str) -> bool {
+        self.wrong.as_ref().is_some_and(|wrong| wrong.id == id)
     }
 
     fn is_under_way(&self) -> bool {
@@ -194,10 +205,8 @@ pub async fn page(visit: Visit) -> Answer {
 
 async fn shown(calls: Calls, frame: Frame, wrong: Option<Status>, unchanged: bool) -> Answer {
     let (certificates, progress) = state(&calls, &frame).await.map_err(Refused::on(&frame))?;
-    let code = wrong
-        .as_ref()
-        .map_or(axum::http::StatusCode::OK, |status| answer::as_http(status.code()).0);
-    let wrong = wrong.map(|status| answer::field(&status).1);
+    let code = wrong.as_ref().map_or(StatusCode::OK, wrong::code);
+    let wrong = wrong.map(|status| Wrong::of(&status, &Fields::default()));
     Ok(answer::page_with(code, &ServerPage { frame, certificates, progress, wrong, unchanged }))
 }
 

@@ -19,7 +19,7 @@ pub struct Wrong {
 }
 
 /// Fields of the contract, the ids that forms give them, and their labels.
-const FIELDS: [(&str, &str, &str); 11] = [
+const FIELDS: [(&str, &str, &str); 12] = [
     ("name", "name", "Name"),
     ("clearance", "clearance", "Security clearance"),
     ("grants", "grants", "Databases of a User"),
@@ -31,6 +31,7 @@ const FIELDS: [(&str, &str, &str); 11] = [
     ("csr", "csr", "Certificate signing request"),
     ("pfx_compat", "compat", "For old Windows"),
     ("certificate", "file", "File"),
+    ("certificates", "file", "File"),
 ];
 
 impl Wrong {
@@ -83,6 +84,7 @@ mod tests {
             ("grants[7].database", "no", "grants", "Databases of a User", "no"),
             ("grants", "grants: too many.", "grants", "Databases of a User", "too many."),
             ("secondaries[2]", "no", "", "secondaries[2]", "no"),
+            ("certificates[0]", "certificates[0]: no key.", "file", "File", "no key."),
             ("", "This is not allowed.", "", "", "This is not allowed."),
         ] {
             let expected = Wrong { id, label: label.to_owned(), why: said.to_owned() };

@@ -245,6 +245,19 @@ async fn only_what_differs_is_changed_so_what_the_rules_allow_is_possible() {
     root.send(EDIT, &entered).await.leads_to(&format!("/studio/certificate?t={t}"));
     let now = fixture.certificate(&t).await;
     assert_eq!((now.name.as_str(), now.clearance), ("other cluster", 4));
+
+    // Grants stay where only a note is written.
+    fixture.create_database("sales").await;
+    let alice = identity("alice");
+    fixture.register(&alice, Clearance::User, &[("sales", Access::Read)]).await;
+    let t = alice.thumbprint().to_string();
+    let mut entered = root.get(&format!("{EDIT}?t={t}")).await.hidden();
+    let with =
+        [("name", "somebody"), ("clearance", "user"), ("note", "x"), ("grant:sales", "read")];
+    entered.extend(fields(&with));
+    root.send(EDIT, &entered).await.leads_to(&format!("/studio/certificate?t={t}"));
+    let now = fixture.certificate(&t).await;
+    assert_eq!((now.note.as_str(), now.grants.len()), ("x", 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -516,4 +529,6 @@ async fn the_same_server_certificate_again_is_told_to_change_nothing() {
     let same = root.upload(page, &file, &[("force", "yes")]).await;
     same.has(200, "The nodes have this certificate already");
     assert!(!root.get(page).await.text().contains("already"));
+    let junk = root.upload(page, "junk", &[]).await;
+    junk.has(400, "<a href=\"#file\">File</a>: ").has(400, "Nothing was changed");
 }
