@@ -59,7 +59,7 @@ const NEW_USER: &[(&str, &str)] = &[("name", "{new}"), ("clearance", "user"), ("
 const NEW_ADMIN: &[(&str, &str)] =
     &[("name", "{new}"), ("clearance", "cluster-admin"), ("days", "30")];
 const EDITED_USER: &[(&str, &str)] =
-    &[("name", "{new}"), ("clearance", "user"), ("grant:sales", "read"), ("confirmed", "{etag}")];
+    &[("name", "{new}"), ("clearance", "user"), ("grant:sales", "read")];
 const EDITED_ADMIN: &[(&str, &str)] =
     &[("name", "{new}"), ("clearance", "cluster-admin"), ("note", "edited")];
 const CLONE: &[(&str, &str)] = &[("name", "{new}"), ("days", "30")];
@@ -122,10 +122,7 @@ pub const FORMS: &[Form] = &[
         "raise a User to Cluster Admin",
         "/studio/certificate/edit",
         Server("edit-admin-certificate"),
-        Certificate(
-            Clearance::User,
-            &[("name", "{new}"), ("clearance", "cluster-admin"), ("confirmed", "{etag}")],
-        ),
+        Certificate(Clearance::User, &[("name", "{new}"), ("clearance", "cluster-admin")]),
     ),
     form(
         "clone a User",
@@ -334,7 +331,6 @@ impl Form {
     /// Fills the form in and posts it, as somebody who may, or may not.
     pub async fn post(&self, world: &World, site: &mut Site, may: bool) -> Result<Answer> {
         let new = format!("new-{}", uuid::Uuid::new_v4().simple());
-        let mut etag = String::new();
         let mut fields: Vec<(String, String)> = Vec::new();
         let mut file = None;
         let plain = match &self.fields {
@@ -348,7 +344,6 @@ impl Form {
             }
             Certificate(clearance, plain) => {
                 let target = target(world, *clearance, &new, may).await?;
-                etag = target.etag.clone();
                 fields.push(("t".into(), target.thumbprint));
                 fields.push(("etag".into(), target.etag));
                 plain
@@ -360,13 +355,13 @@ impl Form {
             Document(plain) => {
                 let id = if may { new.clone() } else { "orders/1".to_owned() };
                 let admin = world.cluster.admin(0)?;
-                etag = match may {
+                let etag = match may {
                     true => put(&admin, "sales", &id, "orders", "{}").await?,
                     false => admin.document("sales", &id).await?.etag,
                 };
                 fields.push(("db".into(), "sales".into()));
                 fields.push(("id".into(), id));
-                fields.push(("etag".into(), etag.clone()));
+                fields.push(("etag".into(), etag));
                 plain
             }
             CertificateFile(plain) => {
@@ -378,18 +373,43 @@ impl Form {
                 plain
             }
         };
-        let filled = plain.iter().map(|(name, value)| {
-            ((*name).to_owned(), value.replace("{new}", &new).replace("{etag}", &etag))
-        });
+        let filled =
+            plain.iter().map(|(name, value)| ((*name).to_owned(), value.replace("{new}", &new)));
         fields.extend(filled);
         let fields: Vec<(&str, &str)> =
             fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        match file {
+        let answer = match file {
             Some(file) => site.post_file(self.path, &file, &fields).await,
             None => site.post(self.path, &fields).await,
-        }
-        .with_context(|| self.name)
+        };
+        confirmed(site, self.path, answer.with_context(|| self.name)?).await
     }
+}
+
+/// Confirms what a page asks to be confirmed, by all that it carries; any other answer is what it is.
+pub async fn confirmed(site: &mut Site, path: &str, answer: Answer) -> Result<Answer> {
+    let text = answer.text();
+    let hidden = hidden(&text);
+    if !hidden.iter().any(|(name, _)| name == "confirmed") {
+        return Ok(answer);
+    }
+    let fields: Vec<(&str, &str)> =
+        hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    site.post(path, &fields).await
+}
+
+/// The fields of a page's forms that nobody sees.
+fn hidden(text: &str) -> Vec<(String, String)> {
+    let escapes = [("&#34;", "\""), ("&#39;", "'"), ("&#60;", "<"), ("&#62;", ">"), ("&#38;", "&")];
+    let plain = |text: &str| {
+        escapes.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    };
+    let inputs = text.split("<input type=\"hidden\" name=\"").skip(1);
+    let pair = |input: &str| {
+        let (name, rest) = input.split_once("\" value=\"")?;
+        Some((plain(name), plain(rest.split_once('"')?.0)))
+    };
+    inputs.filter_map(pair).collect()
 }
 
 /// The certificate that something is done to.

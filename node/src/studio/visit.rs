@@ -84,6 +84,20 @@ impl Frame {
         }))
     }
 
+    /// A frame for this visitor, who may do these operations.
+    #[cfg(test)]
+    pub(super) fn for_visitor(who: WhoAmIResponse, may: &[&str]) -> Self {
+        let allowed = || Right { allowed: true, why_not: String::new() };
+        Self(Arc::new(Inner {
+            who,
+            rights: may.iter().map(|operation| ((*operation).to_owned(), allowed())).collect(),
+            second_factor: GetSecondFactorStatusResponse::default(),
+            now: now(),
+            files: answer::files(),
+            path: String::new(),
+        }))
+    }
+
     /// Who looks.
     #[must_use]
     pub fn who(&self) -> &WhoAmIResponse {

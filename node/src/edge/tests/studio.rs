@@ -1,6 +1,8 @@
 //! The Studio over real TLS, with the real router and the real state machines: who is let in, what every answer carries, and
 //! the way of somebody who has a second factor.
 
+mod certificates;
+
 use rookery_proto::{
     log::v1::{self as log, ClusterCommand, cluster_command::Command},
     security::v1::{self as security, Clearance},

@@ -4,11 +4,10 @@ use askama::Template;
 use axum::{Form, extract::Query};
 use rookery_proto::security::v1::{
     DeleteCertificateRequest, DisableCertificateRequest, EnableCertificateRequest,
-    GetCertificateRequest,
 };
 use serde::Deserialize;
 
-use super::{Shown, show::Which};
+use super::{Shown, actions::Act, found, show::Which};
 use crate::studio::{
     answer::{self, Answer, Refused},
     posted::To,
@@ -52,10 +51,7 @@ struct DeletePage {
 /// `GET /studio/certificate/delete?t=`.
 pub async fn delete_form(visit: Visit, Query(which): Query<Which>) -> Answer {
     let Visit { calls, frame } = visit;
-    let asked = GetCertificateRequest { thumbprint: which.t };
-    let found =
-        calls.security().get_certificate(asked).await.map_err(Refused::on(&frame))?.into_inner();
-    let c = Shown::new(found.certificate.unwrap_or_default(), &frame);
+    let c = found(&calls, &frame, &which.t).await?;
     Ok(answer::page(&DeletePage { frame, c }))
 }
 
@@ -64,5 +60,6 @@ pub async fn delete(visit: Visit, Form(which): Form<Which>) -> Answer {
     let Visit { calls, frame } = visit;
     let asked = DeleteCertificateRequest { thumbprint: which.t, request_id: String::new() };
     calls.security().delete_certificate(asked).await.map_err(Refused::on(&frame))?;
-    Ok(answer::see("/studio/certificates"))
+    // The name of what is gone would be anybody's words in an address, so the list says it without.
+    Ok(answer::see("/studio/certificates?done=deleted"))
 }

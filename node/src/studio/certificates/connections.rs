@@ -1,13 +1,12 @@
 //! The open connections of a certificate on its page, and cutting them.
 
-use rookery_proto::{
-    monitoring::v1::{CloseConnectionsRequest, Connection, ListConnectionsRequest, NodeAnswer},
-    security::v1::{Certificate, Clearance},
+use rookery_proto::monitoring::v1::{
+    CloseConnectionsRequest, Connection, ListConnectionsRequest, NodeAnswer,
 };
 use serde::Deserialize;
 use tonic::Status;
 
-use super::Shown;
+use super::{Shown, actions::Act};
 use crate::studio::{contract::Calls, visit::Frame, words};
 
 /// Connections on the page, the oldest of each node first.
@@ -28,16 +27,12 @@ pub struct Open {
 
 impl Open {
     /// `None` for visitors who may not look.
-    pub async fn of(
-        calls: &Calls,
-        frame: &Frame,
-        certificate: &Certificate,
-    ) -> Result<Option<Self>, Status> {
+    pub async fn of(calls: &Calls, frame: &Frame, c: &Shown) -> Result<Option<Self>, Status> {
         if !frame.may("view-connections") {
             return Ok(None);
         }
         let asked = ListConnectionsRequest {
-            thumbprint: certificate.thumbprint.clone(),
+            thumbprint: c.it.thumbprint.clone(),
             page_size: ROWS_MAX,
             ..ListConnectionsRequest::default()
         };
@@ -46,9 +41,18 @@ impl Open {
             total: found.nodes.iter().map(|node| node.connections).sum(),
             silent: found.nodes.iter().filter(|node| !node.answered).map(named).collect(),
             rows: found.connections,
-            why_not: why_not(frame, certificate),
+            why_not: c.why_not(Act::Cut),
             now: frame.now(),
         }))
+    }
+
+    /// Why the visitor cannot cut all of them.
+    #[must_use]
+    pub fn why_not_all(&self) -> &str {
+        match self.why_not.as_str() {
+            "" if self.total == 0 => "There is nothing to cut.",
+            why => why,
+        }
     }
 
     /// A moment, from now.
@@ -62,26 +66,6 @@ impl Open {
     pub fn count(&self, number: &u64) -> String {
         words::count(*number)
     }
-}
-
-/// The first rule that keeps the visitor from cutting, as the rules about certificates have it.
-fn why_not(frame: &Frame, certificate: &Certificate) -> String {
-    let shown = Shown::new(certificate.clone(), frame);
-    let disable = shown.operation("disable-certificate", "disable-admin-certificate");
-    for operation in ["close-connections", disable] {
-        if !frame.may(operation) {
-            return frame.why_not(operation).to_owned();
-        }
-    }
-    if certificate.thumbprint == frame.who().thumbprint {
-        return "Nobody can cut the connections of the certificate they call with (rule B3.own)."
-            .to_owned();
-    }
-    if certificate.clearance == i32::from(Clearance::ClusterNode) {
-        return "Connections of Cluster Node certificates cannot be cut (rule B3.cut-node)."
-            .to_owned();
-    }
-    String::new()
 }
 
 fn named(node: &NodeAnswer) -> String {

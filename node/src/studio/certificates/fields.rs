@@ -8,6 +8,7 @@ use rookery_proto::{
 };
 use serde::Deserialize;
 
+use super::{several, wrong::Wrong};
 use crate::studio::{answer::Refused, contract::Calls, visit::Frame, words};
 
 /// Databases in the grid. A cluster with more of them gives rights one database at a time, from the database's side.
@@ -77,6 +78,15 @@ impl Fields {
         named.collect()
     }
 
+    /// What of an edit cannot be meant: the contract takes an empty field for one that stays as it is.
+    pub fn missing(&self) -> Option<Wrong> {
+        if self.name.trim().is_empty() {
+            return Some(Wrong::at("name", "must not be empty."));
+        }
+        (self.clearance() == Clearance::Unspecified)
+            .then(|| Wrong::at("clearance", "choose one of these."))
+    }
+
     /// A further field of the form.
     pub fn other(&self, field: &str) -> &str {
         self.others.get(field).map_or("", String::as_str)
@@ -118,8 +128,10 @@ pub struct Sheet {
     pub fields: Fields,
     /// The rows of the grid.
     pub databases: Vec<Database>,
+    /// There are more databases than rows.
+    pub more_databases: bool,
     /// The field that was refused, and why.
-    pub wrong: Option<(String, String)>,
+    pub wrong: Option<Wrong>,
     /// Whether the clearance may be Cluster Node too.
     pub nodes_too: bool,
 }
@@ -129,7 +141,20 @@ impl Sheet {
     pub async fn new(calls: &Calls, frame: &Frame, fields: Fields) -> Result<Self, Box<Refused>> {
         let asked = ListDatabasesRequest { page_size: GRID_MAX, page_token: String::new() };
         let listed = calls.databases().list_databases(asked).await.map_err(Refused::on(frame))?;
-        Ok(Self { fields, databases: listed.into_inner().databases, wrong: None, nodes_too: false })
+        let listed = listed.into_inner();
+        Ok(Self {
+            fields,
+            databases: listed.databases,
+            more_databases: !listed.next_page_token.is_empty(),
+            wrong: None,
+            nodes_too: false,
+        })
+    }
+
+    /// Grants that are kept and not listed, counted.
+    #[must_use]
+    pub fn kept(&self) -> String {
+        several(self.beyond().len(), "more grant", "more grants")
     }
 
     /// Grants on databases that the grid does not list, as fields: a form that left them out would withdraw them.
@@ -150,14 +175,14 @@ impl Sheet {
             .collect()
     }
 
-    /// Whether this field was refused.
-    pub fn is_wrong(&self, field: &str) -> bool {
-        self.wrong.as_ref().is_some_and(|(wrong, _)| wrong.starts_with(field))
+    /// Whether the field of this id was refused.
+    pub fn is_wrong(&self, id: &str) -> bool {
+        self.wrong.as_ref().is_some_and(|wrong| wrong.id == id)
     }
 }
 
-/// One line of what an edit changes.
-#[derive(Debug, PartialEq, Eq)]
+/// One line of what a change is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The field.
     pub field: String,
@@ -167,6 +192,11 @@ pub struct Difference {
     pub after: String,
     /// Whether the holder gets a right that they do not have.
     pub widens: bool,
+}
+
+/// Grants by their databases.
+pub fn accesses(grants: &[Grant]) -> BTreeMap<String, i32> {
+    grants.iter().map(|grant| (grant.database.clone(), grant.access)).collect()
 }
 
 /// What an edit changes, and which of it widens rights.
@@ -190,11 +220,9 @@ pub fn differences(before: &Certificate, after: &Fields) -> Vec<Difference> {
             widens: clearance > before.clearance,
         });
     }
-    let accesses = |grants: &[Grant]| -> BTreeMap<String, i32> {
-        grants.iter().map(|grant| (grant.database.clone(), grant.access)).collect()
-    };
     let (old, new) = (accesses(&before.grants), accesses(&after.grants()));
-    let is_user = clearance == i32::from(Clearance::User);
+    // Every other clearance reaches all databases, so a grant in its place gives nothing.
+    let is_user = [before.clearance, clearance].iter().all(|it| *it == i32::from(Clearance::User));
     for database in old.keys().chain(new.keys().filter(|it| !old.contains_key(*it))) {
         let (had, gets) =
             (old.get(database).copied().unwrap_or(0), new.get(database).copied().unwrap_or(0));
@@ -270,7 +298,17 @@ mod tests {
                 ("Access to stock", "Admin", "–", false),
             ],
         );
+        let admin = registered(Clearance::ClusterAdmin, &[]);
+        let demoted = differences(&admin, &fields("user", &[("sales", "admin")]));
+        assert_eq!(demoted.iter().filter(|it| it.widens).count(), 0, "{demoted:?}");
+        assert_eq!(demoted.len(), 2);
         let nobody = fields("root", &[("sales", "owner")]);
+        assert_eq!(nobody.missing().map(|it| it.id), Some("clearance"));
+        assert_eq!(
+            Fields { name: " ".into(), ..nobody.clone() }.missing().map(|it| it.id),
+            Some("name")
+        );
+        assert_eq!(fields("cluster-node", &[]).missing(), None);
         assert_eq!(nobody.clearance(), Clearance::Unspecified, "a forged value is no clearance");
         assert!(fields("user", &[("sales", "owner")]).grants().is_empty(), "and no access");
     }

@@ -1,30 +1,43 @@
 //! Generate: a form, and once, the package with its key. Clone: the same with the rights of another certificate.
 
 use askama::Template;
-use axum::extract::Query;
+use axum::{extract::Query, http::StatusCode};
 use base64::Engine as _;
 use rookery_proto::security::v1::{
-    Certificate, CloneCertificateRequest, GenerateCertificateRequest, GetCertificateRequest,
+    Certificate, CloneCertificateRequest, CloneCertificateResponse, GenerateCertificateRequest,
+    GenerateCertificateResponse,
 };
 use serde::Deserialize;
-use tonic::Status;
 
 use super::{
     Shown,
+    actions::Act,
     fields::{ACCESSES, Fields, Sheet},
+    found, once,
     show::Which,
+    wrong::{self, Wrong},
 };
-use crate::studio::{
-    answer::{self, Answer, Refused},
-    contract::Calls,
-    posted::Posted,
-    second_factor,
-    visit::{Frame, Visit},
-    words,
+use crate::{
+    limits,
+    studio::{
+        answer::{self, Answer},
+        contract::Calls,
+        posted::Posted,
+        second_factor,
+        visit::{Frame, Visit},
+        words,
+    },
 };
 
 /// Days that a client certificate lives unless something else is said: five years.
 const DAYS: &str = "1825";
+
+const DAY_SECONDS: u64 = 24 * 3600;
+
+/// Days that one may live.
+const DAYS_MAX: u64 = limits::CERTIFICATE_LIFE_MAX.as_secs() / DAY_SECONDS;
+
+const GENERATE: &str = "/studio/certificates/generate";
 
 #[derive(Template)]
 #[template(path = "certificates/generate.html")]
@@ -32,6 +45,7 @@ struct FormPage {
     frame: Frame,
     sheet: Sheet,
     days: String,
+    request_id: String,
 }
 
 /// A package with its password, shown once.
@@ -44,21 +58,23 @@ struct Generated {
     /// In base64: the page holds it, the node keeps it nowhere.
     package: String,
     password: String,
+    /// The key was made here and is in the package; otherwise it stays where the signing request was made.
+    with_key: bool,
     /// A second factor that was asked for: itself, or why there is none.
     second_factor: Option<Result<second_factor::Made, String>>,
 }
 
 impl Generated {
-    fn new(
-        frame: Frame,
-        certificate: Option<Certificate>,
-        package: &[u8],
-        file_name: String,
-        password: String,
-    ) -> Self {
-        let package = base64::engine::general_purpose::STANDARD.encode(package);
-        let (certificate, second_factor) = (certificate.unwrap_or_default(), None);
-        Self { frame, certificate, file_name, package, password, second_factor }
+    fn new(frame: Frame, made: GenerateCertificateResponse, with_key: bool) -> Self {
+        Self {
+            frame,
+            certificate: made.certificate.unwrap_or_default(),
+            file_name: made.file_name,
+            package: base64::engine::general_purpose::STANDARD.encode(&made.package),
+            password: made.password,
+            with_key,
+            second_factor: None,
+        }
     }
 
     /// With a second factor for the new certificate.
@@ -76,63 +92,76 @@ impl Generated {
 /// `GET /studio/certificates/generate`.
 pub async fn form(visit: Visit) -> Answer {
     let Visit { calls, frame } = visit;
-    let sheet = Sheet::new(&calls, &frame, Fields::default()).await?;
-    Ok(answer::page(&FormPage { frame, sheet, days: DAYS.to_owned() }))
+    form_page(&calls, frame, Fields::default(), DAYS, once::fresh(), None).await
+}
+
+async fn form_page(
+    calls: &Calls,
+    frame: Frame,
+    fields: Fields,
+    days: &str,
+    request_id: String,
+    wrong: Option<(StatusCode, Wrong)>,
+) -> Answer {
+    let mut sheet = Sheet::new(calls, &frame, fields).await?;
+    let (code, wrong) = wrong.unzip();
+    sheet.wrong = wrong;
+    let page = FormPage { frame, sheet, days: days.to_owned(), request_id };
+    Ok(answer::page_with(code.unwrap_or(StatusCode::OK), &page))
 }
 
 /// `POST /studio/certificates/generate`.
 pub async fn submit(visit: Visit, Posted(fields): Posted<Fields>) -> Answer {
     let Visit { calls, frame } = visit;
-    let made = match request(&fields) {
-        Ok(request) => calls.security().generate_certificate(request).await,
-        Err(status) => Err(status),
+    let (days, id) = (fields.other("days").to_owned(), fields.other(once::FIELD).to_owned());
+    let lifetime_seconds = match lifetime(&days) {
+        Ok(seconds) => seconds,
+        Err(wrong) => {
+            let wrong = Some((StatusCode::BAD_REQUEST, wrong));
+            return form_page(&calls, frame, fields, &days, once::fresh(), wrong).await;
+        }
     };
-    match made {
+    let request = request(&fields, lifetime_seconds);
+    let with_key = request.csr.is_empty();
+    match calls.security().generate_certificate(request).await {
         Ok(made) => {
-            let made = made.into_inner();
-            let mut page = Generated::new(
-                frame,
-                made.certificate,
-                &made.package,
-                made.file_name,
-                made.password,
-            );
+            let mut page = Generated::new(frame, made.into_inner(), with_key);
             if !fields.other("second-factor").is_empty() {
                 page = page.with_second_factor(&calls).await;
             }
             Ok(answer::page(&page))
         }
         Err(status) => {
-            let days = fields.other("days").to_owned();
-            let mut sheet = Sheet::new(&calls, &frame, fields).await?;
-            sheet.wrong = Some(answer::field(&status));
-            let (code, _) = answer::as_http(status.code());
-            Ok(answer::page_with(code, &FormPage { frame, sheet, days }))
+            if let Some(page) = once::sent_before(&frame, &status, &fields.name, GENERATE, true) {
+                return Ok(page);
+            }
+            let wrong = Some((wrong::code(&status), Wrong::of(&status, &fields)));
+            form_page(&calls, frame, fields, &days, once::again(&id, &status), wrong).await
         }
     }
 }
 
-fn request(fields: &Fields) -> Result<GenerateCertificateRequest, Status> {
-    Ok(GenerateCertificateRequest {
+fn request(fields: &Fields, lifetime_seconds: u64) -> GenerateCertificateRequest {
+    GenerateCertificateRequest {
         name: fields.name.clone(),
         clearance: fields.clearance().into(),
         grants: fields.grants(),
-        lifetime_seconds: lifetime(fields.other("days"))?,
+        lifetime_seconds,
         password: fields.other("password").to_owned(),
+        request_id: fields.other(once::FIELD).to_owned(),
         note: fields.note.clone(),
         owner: fields.owner.clone(),
         csr: fields.other("csr").trim().as_bytes().to_vec(),
         pfx_compat: !fields.other("compat").is_empty(),
         ..GenerateCertificateRequest::default()
-    })
+    }
 }
 
-fn lifetime(days: &str) -> Result<u64, Status> {
-    let days: u64 = days
-        .trim()
-        .parse()
-        .map_err(|_| Status::invalid_argument("The days are not a whole number."))?;
-    Ok(days.saturating_mul(24 * 3600))
+/// The seconds of so many days; the contract would take none for five years.
+fn lifetime(days: &str) -> Result<u64, Wrong> {
+    let days = days.trim().parse::<u64>().ok().filter(|days| (1..=DAYS_MAX).contains(days));
+    let seconds = days.map(|days| days.saturating_mul(DAY_SECONDS));
+    seconds.ok_or_else(|| Wrong::at("days", format!("must be a whole number, 1 to {DAYS_MAX}.")))
 }
 
 #[derive(Template)]
@@ -142,18 +171,23 @@ struct ClonePage {
     c: Shown,
     name: String,
     days: String,
-    wrong: Option<(String, String)>,
+    request_id: String,
+    wrong: Option<Wrong>,
+}
+
+impl ClonePage {
+    fn is_wrong(&self, id: &str) -> bool {
+        self.wrong.as_ref().is_some_and(|wrong| wrong.id == id)
+    }
 }
 
 /// `GET /studio/certificate/clone?t=`.
 pub async fn clone_form(visit: Visit, Query(which): Query<Which>) -> Answer {
     let Visit { calls, frame } = visit;
-    let asked = GetCertificateRequest { thumbprint: which.t };
-    let found =
-        calls.security().get_certificate(asked).await.map_err(Refused::on(&frame))?.into_inner();
-    let c = Shown::new(found.certificate.unwrap_or_default(), &frame);
-    let name = format!("{}, copy", c.it.name);
-    Ok(answer::page(&ClonePage { frame, c, name, days: DAYS.to_owned(), wrong: None }))
+    let c = found(&calls, &frame, &which.t).await?;
+    let (name, days) = (format!("{}, copy", c.it.name), DAYS.to_owned());
+    let request_id = once::fresh();
+    Ok(answer::page(&ClonePage { frame, c, name, days, request_id, wrong: None }))
 }
 
 /// What the form of a clone holds.
@@ -164,50 +198,66 @@ pub struct CloneFields {
     name: String,
     days: String,
     password: String,
+    request_id: String,
 }
 
 /// `POST /studio/certificate/clone`.
 pub async fn clone_submit(visit: Visit, Posted(fields): Posted<CloneFields>) -> Answer {
     let Visit { calls, frame } = visit;
-    let made = match lifetime(&fields.days) {
+    let (code, wrong, request_id) = match lifetime(&fields.days) {
         Ok(lifetime_seconds) => {
             let asked = CloneCertificateRequest {
                 thumbprint: fields.t.clone(),
                 name: fields.name.clone(),
                 lifetime_seconds,
-                password: fields.password,
-                request_id: String::new(),
+                password: fields.password.clone(),
+                request_id: fields.request_id.clone(),
             };
-            calls.security().clone_certificate(asked).await
+            match calls.security().clone_certificate(asked).await {
+                Ok(made) => {
+                    let made = generated(made.into_inner());
+                    return Ok(answer::page(&Generated::new(frame, made, true)));
+                }
+                Err(status) => {
+                    let form = format!("/studio/certificate/clone?t={}", fields.t);
+                    let sent = once::sent_before(&frame, &status, &fields.name, &form, true);
+                    if let Some(page) = sent {
+                        return Ok(page);
+                    }
+                    let wrong = Wrong::of(&status, &Fields::default());
+                    let id = once::again(&fields.request_id, &status);
+                    (wrong::code(&status), wrong, id)
+                }
+            }
         }
-        Err(status) => Err(status),
+        Err(wrong) => (StatusCode::BAD_REQUEST, wrong, once::fresh()),
     };
-    match made {
-        Ok(made) => {
-            let made = made.into_inner();
-            Ok(answer::page(&Generated::new(
-                frame,
-                made.certificate,
-                &made.package,
-                made.file_name,
-                made.password,
-            )))
+    let c = found(&calls, &frame, &fields.t).await?;
+    let CloneFields { name, days, .. } = fields;
+    let page = ClonePage { frame, c, name, days, request_id, wrong: Some(wrong) };
+    Ok(answer::page_with(code, &page))
+}
+
+/// A clone is told like any other certificate that was made.
+fn generated(made: CloneCertificateResponse) -> GenerateCertificateResponse {
+    let CloneCertificateResponse { certificate, package, password, file_name } = made;
+    GenerateCertificateResponse { certificate, package, password, file_name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_is_bounded_before_anything_is_asked() {
+        assert_eq!(DAYS_MAX, 7300);
+        for (days, seconds) in
+            [("1", Some(86_400)), (" 30 ", Some(2_592_000)), ("7300", Some(630_720_000))]
+        {
+            assert_eq!(lifetime(days).ok(), seconds, "{days}");
         }
-        Err(status) => {
-            let asked = GetCertificateRequest { thumbprint: fields.t };
-            let found = calls
-                .security()
-                .get_certificate(asked)
-                .await
-                .map_err(Refused::on(&frame))?
-                .into_inner();
-            let c = Shown::new(found.certificate.unwrap_or_default(), &frame);
-            let (code, _) = answer::as_http(status.code());
-            let wrong = Some(answer::field(&status));
-            Ok(answer::page_with(
-                code,
-                &ClonePage { frame, c, name: fields.name, days: fields.days, wrong },
-            ))
+        for days in ["0", "7301", "36500", "-1", "1.5", "", "x", "99999999999999999999"] {
+            assert_eq!(lifetime(days).map_err(|it| it.id), Err("days"), "{days}");
         }
     }
 }

@@ -4,11 +4,16 @@ use askama::Template;
 use axum::extract::Query;
 use rookery_proto::security::v1::{
     CertificateSort, CertificateState, Clearance, ListCertificatesRequest,
-    ListNotificationsRequest, ListServerCertificatesRequest, Notification, ServerCertificate,
+    ListServerCertificatesRequest, ServerCertificate,
 };
 use serde::Deserialize;
 
-use super::{Shown, state_class};
+use super::{
+    Shown,
+    actions::Act,
+    due::{self, Due},
+    state_class,
+};
 use crate::studio::{
     answer::{Answer, Refused, page as answer_page},
     visit::{Frame, Visit},
@@ -17,9 +22,6 @@ use crate::studio::{
 
 /// Certificates a page.
 const PAGE_SIZE: u32 = 50;
-
-/// Lines of the banner.
-const NOTICES_MAX: u32 = 5;
 
 /// What is asked for; empty fields ask for nothing.
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -31,6 +33,8 @@ pub struct Asked {
     state: String,
     sort: String,
     page: String,
+    /// What was just done: one of a few words that this page knows.
+    done: String,
 }
 
 impl Asked {
@@ -93,7 +97,10 @@ impl Asked {
 
     /// The path that orders by a column, the other way round where it is ordered by it already.
     fn by(&self, column: &str) -> String {
-        let sort = if self.sort == column { format!("-{column}") } else { column.to_owned() };
+        let sort = match self.order(column) {
+            "ascending" => format!("-{column}"),
+            _ => column.to_owned(),
+        };
         self.path(&sort, "")
     }
 
@@ -119,8 +126,11 @@ struct List {
     certificates: Vec<Shown>,
     next: String,
     servers: Vec<Server>,
-    notices: Vec<Notification>,
+    due: Vec<Due>,
 }
+
+/// What the nodes' own certificates are shown by.
+const SEE_SERVERS: &str = "view-server-certificate-replacement";
 
 struct Server {
     it: ServerCertificate,
@@ -172,7 +182,7 @@ pub async fn page(visit: Visit, Query(asked): Query<Asked>) -> Answer {
     let refused = Refused::on(&frame);
     let found =
         calls.security().list_certificates(asked.request()).await.map_err(&refused)?.into_inner();
-    let servers = match frame.may("view-server-certificate-replacement") {
+    let servers = match frame.may(SEE_SERVERS) {
         true => {
             let asked = ListServerCertificatesRequest {};
             calls
@@ -185,27 +195,40 @@ pub async fn page(visit: Visit, Query(asked): Query<Asked>) -> Answer {
         }
         false => Vec::new(),
     };
-    let asked_notices =
-        ListNotificationsRequest { page_size: NOTICES_MAX, page_token: String::new() };
-    let notices = calls
-        .trust()
-        .list_notifications(asked_notices)
-        .await
-        .map_err(&refused)?
-        .into_inner()
-        .notifications;
+    let due = due::all(&calls, &frame).await.map_err(&refused)?;
     drop(refused);
     let next = match found.next_page_token.as_str() {
         "" => String::new(),
         token => asked.path(&asked.sort, token),
     };
     let now = frame.now();
+    let members = servers.iter().map(|it| it.thumbprint.clone()).collect();
+    let certificates = found.certificates.into_iter();
     Ok(answer_page(&List {
-        certificates: found.certificates.into_iter().map(|it| Shown::new(it, &frame)).collect(),
+        certificates: certificates.map(|it| Shown::new(it, &frame).among(&members)).collect(),
         servers: servers.into_iter().map(|it| Server { it, now }).collect(),
         next,
-        notices,
+        due,
         asked,
         frame,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heading_turns_the_order_round_that_there_is() {
+        let check = |sort: &str, column: &str, expected: &str| {
+            let asked = Asked { sort: sort.to_owned(), ..Asked::default() };
+            assert_eq!(asked.by(column), format!("/studio/certificates?sort={expected}"), "{sort}");
+        };
+        check("", "name", "-name");
+        check("name", "name", "-name");
+        check("-name", "name", "name");
+        check("", "expiry", "expiry");
+        check("expiry", "expiry", "-expiry");
+        check("-expiry", "name", "name");
+    }
 }

@@ -1,20 +1,36 @@
 //! Certificates: the page that the product is managed with.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`list`], `due` | the list, and above it what is to be renewed |
+//! | [`show`], `connections` | one of them, with its open connections |
+//! | `actions` | what may be done to one of them, before it is tried |
+//! | `fields`, `wrong` | what a registration is made of, as a form has it; which field was refused |
+//! | [`edit`], `confirm` | changes, and what is confirmed before: exactly what was shown |
+//! | [`generate`], [`upload`] | new ones; `once` keeps a form that is sent again from making two |
+//! | [`change`], [`purge`] | disable, enable, delete |
+//! | [`server`], [`export`] | the nodes' own |
 
+mod actions;
 pub mod change;
+mod confirm;
 mod connections;
+mod due;
 pub mod edit;
 pub mod export;
 mod fields;
 pub mod generate;
 pub mod list;
+mod once;
 pub mod purge;
 pub mod server;
 pub mod show;
 pub mod upload;
+mod wrong;
 
-use rookery_proto::security::v1::{Certificate, Clearance, Grant};
+use rookery_proto::security::v1::{Certificate, Clearance, GetCertificateRequest, Grant};
 
-use super::{visit::Frame, words};
+use super::{answer::Refused, contract::Calls, visit::Frame, words};
 
 /// Grants in a row of a table.
 const GRANTS_SHOWN: usize = 4;
@@ -23,13 +39,23 @@ const GRANTS_SHOWN: usize = 4;
 pub struct Shown {
     /// The certificate.
     pub it: Certificate,
-    /// Milliseconds since 1970 of the page.
-    now: i64,
+    /// Who looks, and when.
+    frame: Frame,
+    /// Whether a node of the cluster presents it.
+    is_a_members: bool,
+}
+
+/// A certificate by its thumbprint, for a page of its own; a secondary gives its primary.
+async fn found(calls: &Calls, frame: &Frame, thumbprint: &str) -> Result<Shown, Box<Refused>> {
+    let asked = GetCertificateRequest { thumbprint: thumbprint.to_owned() };
+    let found = calls.security().get_certificate(asked).await.map_err(Refused::on(frame))?;
+    let certificate = found.into_inner().certificate.unwrap_or_default();
+    Shown::new(certificate, frame).asked_of_nodes(calls).await.map_err(Refused::on(frame))
 }
 
 impl Shown {
     fn new(it: Certificate, frame: &Frame) -> Self {
-        Self { it, now: frame.now() }
+        Self { it, frame: frame.clone(), is_a_members: false }
     }
 
     /// The path of its own page.
@@ -71,7 +97,7 @@ impl Shown {
     /// The same, from now.
     #[must_use]
     pub fn relative(&self, unix_ms: &i64) -> String {
-        words::relative(*unix_ms, self.now)
+        words::relative(*unix_ms, self.frame.now())
     }
 
     /// The grants that a row shows.
@@ -92,11 +118,16 @@ impl Shown {
         words::access(grant.access)
     }
 
-    /// Whether the visitor may do to it what operators may do to their like, by the names of the two operations.
+    /// Further certificates of the entry, counted.
     #[must_use]
-    pub fn operation<'a>(&self, ordinary: &'a str, administrative: &'a str) -> &'a str {
-        let high = [Clearance::ClusterAdmin, Clearance::ClusterNode].map(i32::from);
-        if high.contains(&self.it.clearance) { administrative } else { ordinary }
+    pub fn further(&self) -> String {
+        several(self.it.secondaries.len(), "further certificate", "further certificates")
+    }
+
+    /// The thumbprints of the entry, the primary's first.
+    fn thumbprints(&self) -> impl Iterator<Item = &str> {
+        let others = self.it.secondaries.iter().map(|it| it.thumbprint.as_str());
+        std::iter::once(self.it.thumbprint.as_str()).chain(others)
     }
 }
 
@@ -111,6 +142,12 @@ pub fn state_class(state: &str) -> &'static str {
     }
 }
 
+/// A number of things: `1 operation`, `12 operations`.
+fn several(number: usize, one: &str, many: &str) -> String {
+    let count = words::count(u64::try_from(number).unwrap_or(u64::MAX));
+    format!("{count} {}", if number == 1 { one } else { many })
+}
+
 /// A certificate in PEM (RFC 7468).
 fn pem(der: &[u8]) -> String {
     use base64::Engine as _;
@@ -118,4 +155,43 @@ fn pem(der: &[u8]) -> String {
     let lines: Vec<&str> =
         text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn things_are_counted_in_the_words_that_fit() {
+        for (number, expected) in [(0, "0 grants"), (1, "1 grant"), (1234, "1\u{202f}234 grants")] {
+            assert_eq!(several(number, "grant", "grants"), expected);
+        }
+    }
+
+    /// The rule of a button that cannot be pressed, for those who see no tooltip.
+    #[test]
+    fn every_disabled_button_tells_its_reason_in_words() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/studio/templates");
+        let macros = fs::read_to_string(folder.join("macros.html")).unwrap();
+        let pages = fs::read_dir(folder.join("certificates")).unwrap();
+        let pages = pages.map(|it| fs::read_to_string(it.unwrap().path()).unwrap());
+        let (mut seen, mut silent) = (0, Vec::new());
+        for text in pages.chain([macros]) {
+            for button in text.split("<button").skip(1) {
+                let button = button.split("</button>").next().unwrap_or_default();
+                if button.contains(" disabled title=") {
+                    seen += 1;
+                    let tells = button
+                        .split_once("class=\"hidden\"")
+                        .is_some_and(|(_, it)| it.contains("why"));
+                    silent.extend((!tells).then(|| button.to_owned()));
+                }
+            }
+        }
+        assert!(seen >= 6, "only {seen} buttons were found");
+        assert!(silent.is_empty(), "{silent:#?}");
+    }
 }

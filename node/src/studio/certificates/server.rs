@@ -6,9 +6,12 @@
 use std::convert::Infallible;
 
 use askama::Template;
-use axum::response::{
-    IntoResponse as _, Sse,
-    sse::{Event, KeepAlive},
+use axum::{
+    http::StatusCode,
+    response::{
+        IntoResponse as _, Sse,
+        sse::{Event, KeepAlive},
+    },
 };
 use futures::{Stream, stream};
 use rookery_proto::security::v1::{
@@ -19,7 +22,11 @@ use rookery_proto::security::v1::{
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
-use super::state_class;
+use super::{
+    fields::Fields,
+    state_class,
+    wrong::{self, Wrong},
+};
 use crate::{
     limits,
     studio::{
@@ -40,7 +47,9 @@ struct ServerPage {
     frame: Frame,
     certificates: Vec<ServerCertificate>,
     progress: Option<Progress>,
-    wrong: Option<String>,
+    wrong: Option<Wrong>,
+    /// The nodes have the certificates already that were to replace theirs.
+    unchanged: bool,
 }
 
 impl ServerPage {
@@ -58,6 +67,10 @@ impl ServerPage {
 
     fn short<'a>(&self, thumbprint: &'a str) -> &'a str {
         words::short(thumbprint)
+    }
+
+    fn is_wrong(&self, id: &str) -> bool {
+        self.wrong.as_ref().is_some_and(|wrong| wrong.id == id)
     }
 
     fn is_under_way(&self) -> bool {
@@ -187,16 +200,14 @@ async fn state(
 
 /// `GET /studio/certificates/server`.
 pub async fn page(visit: Visit) -> Answer {
-    shown(visit.calls, visit.frame, None).await
+    shown(visit.calls, visit.frame, None, false).await
 }
 
-async fn shown(calls: Calls, frame: Frame, wrong: Option<Status>) -> Answer {
+async fn shown(calls: Calls, frame: Frame, wrong: Option<Status>, unchanged: bool) -> Answer {
     let (certificates, progress) = state(&calls, &frame).await.map_err(Refused::on(&frame))?;
-    let code = wrong
-        .as_ref()
-        .map_or(axum::http::StatusCode::OK, |status| answer::as_http(status.code()).0);
-    let wrong = wrong.map(|status| answer::field(&status).1);
-    Ok(answer::page_with(code, &ServerPage { frame, certificates, progress, wrong }))
+    let code = wrong.as_ref().map_or(StatusCode::OK, wrong::code);
+    let wrong = wrong.map(|status| Wrong::of(&status, &Fields::default()));
+    Ok(answer::page_with(code, &ServerPage { frame, certificates, progress, wrong, unchanged }))
 }
 
 /// `POST /studio/certificates/server`: a replacement for all nodes.
@@ -212,8 +223,9 @@ pub async fn replace(visit: Visit, mut form: WithFiles) -> Answer {
         request_id: String::new(),
     };
     match calls.server_certificates().replace_server_certificates(request).await {
+        Ok(told) if told.get_ref().unchanged => shown(calls, frame, None, true).await,
         Ok(_started) => Ok(answer::see("/studio/certificates/server")),
-        Err(status) => shown(calls, frame, Some(status)).await,
+        Err(status) => shown(calls, frame, Some(status), false).await,
     }
 }
 
@@ -223,7 +235,7 @@ pub async fn abort(visit: Visit) -> Answer {
     let asked = AbortServerCertificateReplacementRequest { request_id: String::new() };
     match calls.server_certificates().abort_server_certificate_replacement(asked).await {
         Ok(_aborted) => Ok(answer::see("/studio/certificates/server")),
-        Err(status) => shown(calls, frame, Some(status)).await,
+        Err(status) => shown(calls, frame, Some(status), false).await,
     }
 }
 

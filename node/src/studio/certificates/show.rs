@@ -9,15 +9,20 @@ use rookery_proto::{
     security::v1::{ExplainRequest, Explanation, GetCertificateRequest},
 };
 use serde::Deserialize;
+use tonic::Status;
 
 use super::{
     Shown,
+    actions::Act,
     connections::{Cut, Done, Open},
+    found, several,
 };
 use crate::studio::{
     answer::{Answer, Refused, page as answer_page},
     audit::Row,
+    contract::Calls,
     visit::{Frame, Visit},
+    words,
 };
 
 /// Rows of the audit log on the page.
@@ -45,6 +50,48 @@ struct Show {
     audit: Vec<Row>,
     open: Option<Open>,
     cut: Option<Done>,
+    /// Who registered it: the name of the certificate, where it is still there.
+    author: Option<String>,
+}
+
+impl Show {
+    fn operations(&self, allowed: &[Explanation]) -> String {
+        several(allowed.len(), "operation", "operations")
+    }
+
+    fn left_out(&self) -> String {
+        several(self.databases_left_out, "more database", "more databases")
+    }
+
+    fn author_path(&self) -> String {
+        format!("/studio/certificate{}", words::query(&[("t", &self.c.it.created_by)]))
+    }
+
+    fn author_short(&self) -> &str {
+        words::short(&self.c.it.created_by)
+    }
+}
+
+/// The name of the certificate that registered this one; `None` where it is not registered any more.
+async fn author(calls: &Calls, thumbprint: &str) -> Option<String> {
+    let asked = GetCertificateRequest { thumbprint: thumbprint.to_owned() };
+    let told = calls.security().get_certificate(asked).await.ok()?.into_inner();
+    Some(told.certificate?.name)
+}
+
+/// What was done with it; nothing for visitors who may not see the log.
+async fn records(calls: &Calls, frame: &Frame, thumbprint: &str) -> Result<Vec<Row>, Status> {
+    if !frame.may("view-audit") {
+        return Ok(Vec::new());
+    }
+    let filter = Filter { target: thumbprint.to_owned(), ..Filter::default() };
+    let asked = ListRecordsRequest {
+        filter: Some(filter),
+        page_size: AUDIT_ROWS,
+        ..ListRecordsRequest::default()
+    };
+    let found = calls.audit().list_records(asked).await?.into_inner();
+    Ok(found.records.into_iter().map(Row::of).collect())
 }
 
 /// `GET /studio/certificate?t=`.
@@ -61,10 +108,9 @@ pub async fn cut(visit: Visit, Form(cut): Form<Cut>) -> Answer {
 
 async fn show(visit: Visit, which: Which, cut: Option<Done>) -> Answer {
     let Visit { calls, frame } = visit;
+    let c = found(&calls, &frame, &which.t).await?;
+    let certificate = &c.it;
     let refused = Refused::on(&frame);
-    let asked = GetCertificateRequest { thumbprint: which.t };
-    let found = calls.security().get_certificate(asked).await.map_err(&refused)?.into_inner();
-    let certificate = found.certificate.unwrap_or_default();
     let explain = |database: &str| ExplainRequest {
         thumbprint: certificate.thumbprint.clone(),
         operation: String::new(),
@@ -80,23 +126,15 @@ async fn show(visit: Visit, which: Which, cut: Option<Done>) -> Answer {
             told.explanations.into_iter().filter(|it| it.allowed && it.scope == "database");
         databases.insert(grant.database.clone(), allowed.collect());
     }
-    let mut audit = Vec::new();
-    if frame.may("view-audit") {
-        let filter = Filter { target: certificate.thumbprint.clone(), ..Filter::default() };
-        let asked = ListRecordsRequest {
-            filter: Some(filter),
-            page_size: AUDIT_ROWS,
-            ..ListRecordsRequest::default()
-        };
-        let records =
-            calls.audit().list_records(asked).await.map_err(&refused)?.into_inner().records;
-        audit = records.into_iter().map(Row::of).collect();
-    }
-    let open = Open::of(&calls, &frame, &certificate).await.map_err(&refused)?;
+    let audit = records(&calls, &frame, &certificate.thumbprint).await.map_err(&refused)?;
+    let open = Open::of(&calls, &frame, &c).await.map_err(&refused)?;
     drop(refused);
+    let author = match certificate.created_by.as_str() {
+        "" => None,
+        by => author(&calls, by).await,
+    };
     let pem = crate::studio::certificates::pem(&certificate.der);
     let databases_left_out = certificate.grants.len().saturating_sub(EXPLAINED_MAX);
-    let c = Shown::new(certificate, &frame);
     Ok(answer_page(&Show {
         frame,
         c,
@@ -107,5 +145,6 @@ async fn show(visit: Visit, which: Which, cut: Option<Done>) -> Answer {
         audit,
         open,
         cut,
+        author,
     }))
 }

@@ -1,0 +1,94 @@
+//! Which field of a form was refused, in the words of the form, and why.
+
+use axum::http::StatusCode;
+use rookery_proto::security::v1::Grant;
+use tonic::Status;
+
+use super::fields::Fields;
+use crate::studio::answer;
+
+/// What was refused.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Wrong {
+    /// The id of the field in the form; empty where it is about none.
+    pub id: &'static str,
+    /// What the form calls the field.
+    pub label: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Fields of the contract, the ids that forms give them, and their labels.
+const FIELDS: [(&str, &str, &str); 12] = [
+    ("name", "name", "Name"),
+    ("clearance", "clearance", "Security clearance"),
+    ("grants", "grants", "Databases of a User"),
+    ("note", "note", "Note"),
+    ("owner", "owner", "Owner"),
+    ("lifetime_seconds", "days", "Valid for (days)"),
+    ("not_after_unix_ms", "days", "Valid for (days)"),
+    ("password", "password", "Password"),
+    ("csr", "csr", "Certificate signing request"),
+    ("pfx_compat", "compat", "For old Windows"),
+    ("certificate", "file", "File"),
+    ("certificates", "file", "File"),
+];
+
+impl Wrong {
+    /// About one field.
+    pub fn at(id: &'static str, why: impl Into<String>) -> Self {
+        let label = FIELDS.iter().find(|it| it.1 == id).map_or("", |it| it.2);
+        Self { id, label: label.to_owned(), why: why.into() }
+    }
+
+    /// What a call refused of a form.
+    pub fn of(status: &Status, fields: &Fields) -> Self {
+        let (path, why) = answer::field(status);
+        Self::named(&path, &why, &fields.grants())
+    }
+
+    /// A field by its path in the contract.
+    fn named(path: &str, why: &str, grants: &[Grant]) -> Self {
+        let why = why.strip_prefix(path).and_then(|it| it.strip_prefix(": ")).unwrap_or(why);
+        let name = path.split(['[', '.']).next().unwrap_or_default();
+        let Some((_, id, label)) = FIELDS.iter().find(|it| it.0 == name) else {
+            return Self { id: "", label: path.to_owned(), why: why.to_owned() };
+        };
+        let place = path.strip_prefix("grants[").and_then(|rest| rest.split_once(']'));
+        let grant = place.and_then(|(place, _)| grants.get(place.parse::<usize>().ok()?));
+        let label = match grant {
+            Some(grant) => format!("{label}, {}", grant.database),
+            None => (*label).to_owned(),
+        };
+        Self { id, label, why: why.to_owned() }
+    }
+}
+
+/// The status of the page that shows a refusal.
+pub fn code(status: &Status) -> StatusCode {
+    answer::as_http(status.code()).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_the_contract_are_told_by_the_labels_of_the_form() {
+        let grant = |database: &str| Grant { database: database.to_owned(), access: 1 };
+        let grants = [grant("sales"), grant("stock")];
+        for (path, why, id, label, said) in [
+            ("name", "name: must not be empty.", "name", "Name", "must not be empty."),
+            ("lifetime_seconds", "must be", "days", "Valid for (days)", "must be"),
+            ("grants[1].database", "no", "grants", "Databases of a User, stock", "no"),
+            ("grants[7].database", "no", "grants", "Databases of a User", "no"),
+            ("grants", "grants: too many.", "grants", "Databases of a User", "too many."),
+            ("secondaries[2]", "no", "", "secondaries[2]", "no"),
+            ("certificates[0]", "certificates[0]: no key.", "file", "File", "no key."),
+            ("", "This is not allowed.", "", "", "This is not allowed."),
+        ] {
+            let expected = Wrong { id, label: label.to_owned(), why: said.to_owned() };
+            assert_eq!(Wrong::named(path, why, &grants), expected);
+        }
+    }
+}
