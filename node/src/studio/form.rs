@@ -1,8 +1,10 @@
-//! Forms with files (multipart/form-data, RFC 7578), read within bounds.
+//! Forms with files (multipart/form-data, RFC 7578), read within bounds: as a whole, so that one over its bound is
+//! answered with a page ([`posted`]), and then part by part.
 
 use std::collections::BTreeMap;
 
 use axum::{
+    body::Body,
     extract::{
         FromRequest, Multipart, Request,
         multipart::{Field, MultipartError},
@@ -12,7 +14,7 @@ use axum::{
 };
 use zeroize::Zeroizing;
 
-use super::{answer, contract::Contract};
+use super::{answer, contract::Contract, posted};
 use crate::limits;
 
 /// Fields of a form at most.
@@ -38,6 +40,13 @@ impl FromRequest<Contract> for WithFiles {
     type Rejection = Response;
 
     async fn from_request(request: Request, contract: &Contract) -> Result<Self, Response> {
+        let (head, body) = request.into_parts();
+        let content = match posted::whole(body).await {
+            Ok(content) => content,
+            Err(posted::Unread::TooLarge) => return Err(Broken::Large.into_response()),
+            Err(posted::Unread::Broken) => return Err(Broken::Cut.into_response()),
+        };
+        let request = Request::from_parts(head, Body::from(content));
         let parts = Multipart::from_request(request, contract).await;
         let mut parts = parts.map_err(|_| Broken::NoForm.into_response())?;
         let mut form = Self::default();

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use askama::Template;
 use axum::{
     extract::FromRequestParts,
-    http::request::Parts,
+    http::{Method, request::Parts},
     response::{IntoResponse, Response},
 };
 use rookery_proto::security::v1::{
@@ -30,6 +30,10 @@ use super::{
     not_let_in::{Refusal, is_known},
     second_factor, words,
 };
+
+/// Days of the visitor's certificate below which every page warns, and below which it is urgent.
+const DAYS_LEFT_WARN: i64 = 30;
+const DAYS_LEFT_BAD: i64 = 3;
 
 /// A registered visitor whose certificate is in force.
 pub struct Arrival {
@@ -62,6 +66,8 @@ struct Inner {
     now: i64,
     files: (String, String, String),
     path: String,
+    /// Whether the request asks for a change.
+    changes: bool,
 }
 
 /// Whether an operation is allowed, and by which rule.
@@ -74,6 +80,17 @@ impl Frame {
     /// A frame around nothing, to nobody.
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
+        Self::around_nothing(false)
+    }
+
+    /// The same around the answer to a form.
+    #[cfg(test)]
+    pub(super) fn of_a_change() -> Self {
+        Self::around_nothing(true)
+    }
+
+    #[cfg(test)]
+    fn around_nothing(changes: bool) -> Self {
         Self(Arc::new(Inner {
             who: WhoAmIResponse::default(),
             rights: BTreeMap::new(),
@@ -81,6 +98,7 @@ impl Frame {
             now: now(),
             files: answer::files(),
             path: String::new(),
+            changes,
         }))
     }
 
@@ -142,6 +160,41 @@ impl Frame {
         self.0.now
     }
 
+    /// Whether a change was asked for.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.0.changes
+    }
+
+    /// The page on which what was asked for can be seen.
+    #[must_use]
+    pub fn area(&self) -> &'static str {
+        log_in::area(&self.0.path)
+    }
+
+    /// A new id for a form, with which it is done once however often it is sent (a UUID, as the contract has it).
+    #[must_use]
+    pub fn request_id(&self) -> String {
+        uuid::Uuid::now_v7().to_string()
+    }
+
+    /// How many days the visitor's certificate has left, in words.
+    #[must_use]
+    pub fn days(&self) -> String {
+        let days = self.0.who.days_left;
+        format!("{days} {} left", words::plural(days.unsigned_abs(), "day"))
+    }
+
+    /// How soon the visitor's certificate ends, as the class of a tag.
+    #[must_use]
+    pub fn days_class(&self) -> &'static str {
+        match self.0.who.days_left {
+            ..DAYS_LEFT_BAD => "tag bad",
+            DAYS_LEFT_BAD..DAYS_LEFT_WARN => "tag warn",
+            _ => "soft",
+        }
+    }
+
     /// The path of the stylesheet.
     #[must_use]
     pub fn style(&self) -> &str {
@@ -175,10 +228,10 @@ impl FromRequestParts<Contract> for Arrival {
     async fn from_request_parts(parts: &mut Parts, contract: &Contract) -> Result<Self, Response> {
         let calls = contract.calls(&parts.extensions, &parts.headers);
         let who = calls.security().who_am_i(WhoAmIRequest {}).await;
-        let who = who.map_err(|status| unreachable(&status))?.into_inner();
+        let who = who.map_err(|status| unreachable(parts, &status))?.into_inner();
         if !who.thumbprint.is_empty() && !is_known(&who) {
             // On a node that belongs to no cluster nobody is known; that is another page.
-            second_factor_status(&calls).await.map_err(|status| unreachable(&status))?;
+            second_factor_status(&calls).await.map_err(|status| unreachable(parts, &status))?;
         }
         match Refusal::of(&who) {
             Some(refusal) => Err(refusal.into_response()),
@@ -222,7 +275,7 @@ fn turned_away(parts: &Parts, status: &Status) -> Response {
     match answer::reason(status).as_str() {
         LOG_IN_FIRST => log_in::ask(parts),
         NOT_ENROLLED => answer::see(second_factor::PATH),
-        _ => unreachable(status),
+        _ => unreachable(parts, status),
     }
 }
 
@@ -249,7 +302,8 @@ async fn frame(
     rights: BTreeMap<String, Right>,
     parts: &Parts,
 ) -> Result<Frame, Response> {
-    let second_factor = second_factor_status(calls).await.map_err(|status| unreachable(&status))?;
+    let second_factor = second_factor_status(calls).await;
+    let second_factor = second_factor.map_err(|status| unreachable(parts, &status))?;
     Ok(Frame(Arc::new(Inner {
         who,
         rights,
@@ -257,6 +311,7 @@ async fn frame(
         now: now(),
         files: answer::files(),
         path: parts.uri.path().to_owned(),
+        changes: asks_for_a_change(&parts.method),
     })))
 }
 
@@ -270,10 +325,15 @@ pub fn now() -> i64 {
 }
 
 /// The frame itself could not be had: this node serves no calls at the moment.
-fn unreachable(status: &Status) -> Response {
+fn unreachable(parts: &Parts, status: &Status) -> Response {
     let (code, title) = answer::as_http(status.code());
     let (style, _, icon) = answer::files();
-    answer::page_with(code, &Unavailable { style, icon, title, why: status.message() })
+    let changes = asks_for_a_change(&parts.method);
+    answer::page_with(code, &Unavailable { style, icon, title, why: status.message(), changes })
+}
+
+fn asks_for_a_change(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
 }
 
 #[derive(Template)]
@@ -283,4 +343,5 @@ struct Unavailable<'a> {
     icon: String,
     title: &'static str,
     why: &'a str,
+    changes: bool,
 }
