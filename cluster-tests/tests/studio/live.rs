@@ -69,6 +69,21 @@ async fn follows_the_audit_log(
     tokio::time::sleep(Duration::from_secs(1)).await;
     let still = admin.script(rows).await?;
     anyhow::ensure!(still == paused, "{paused} rows became {still} after the pause");
+    // Followed again, nothing of the pause is left out.
+    admin.press("Follow").await?;
+    admin.shows("#live-told", "Following").await?;
+    let numbers = "return [...document.querySelectorAll('#records td:nth-child(2)')].map((it) => +it.textContent)";
+    let paused = paused.as_u64().context("a number of rows")?;
+    eventually("the records of the pause come", HEAL_LIMIT, async || {
+        let now = admin.script(rows).await?.as_u64().context("a number of rows")?;
+        anyhow::ensure!(now > paused, "{now} rows");
+        Ok(())
+    })
+    .await?;
+    let numbers: Vec<u64> = serde_json::from_value(admin.script(numbers).await?)?;
+    let gap = numbers.windows(2).find(|pair| pair[0] != pair[1] + 1);
+    anyhow::ensure!(gap.is_none(), "records are missing or twice at {gap:?}");
+    admin.press("Pause").await?;
     Ok(())
 }
 

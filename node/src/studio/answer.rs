@@ -108,7 +108,7 @@ impl IntoResponse for Box<Refused> {
     fn into_response(self) -> Response {
         let (status, title) = as_http(self.code);
         let Refused { frame, wrong, .. } = *self;
-        let wrong = Wrong { field: String::new(), ..wrong };
+        let wrong = wrong.without_field(); // There is no form on this page.
         page_with(status, &RefusedPage { frame: &frame, title, wrong })
     }
 }

@@ -167,10 +167,8 @@ fn no_token(frame: &Frame, status: &Status, request_id: &str) -> Box<Refused> {
         }
         (false, false) => &wrong.why,
     };
-    let why = why.to_owned();
-    // The same form would not bring the token.
-    let wrong = Wrong { why, once: false, ..wrong };
-    Refused::told(frame, status, wrong)
+    let why = why.to_owned(); // The same form would not bring the token, so it is not to be sent again.
+    Refused::told(frame, status, wrong.in_words(why))
 }
 
 /// Which token.

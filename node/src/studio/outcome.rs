@@ -99,6 +99,18 @@ impl Wrong {
         Self { outcome: self.outcome.map(|_| Outcome::Refused), ..self }
     }
 
+    /// The same on a page without the form.
+    #[must_use]
+    pub fn without_field(self) -> Self {
+        Self { field: String::new(), ..self }
+    }
+
+    /// In other words, which say what to do next.
+    #[must_use]
+    pub fn in_words(self, why: String) -> Self {
+        Self { why, once: false, ..self }
+    }
+
     /// In words of the page itself.
     #[must_use]
     pub fn plain(frame: &Frame, why: &str, is_known: bool) -> Self {

@@ -91,9 +91,17 @@ impl Frame {
 
     #[cfg(test)]
     fn around_nothing(changes: bool) -> Self {
+        Self::of_one(changes, WhoAmIResponse::default(), &[])
+    }
+
+    /// The same to somebody who may do this.
+    #[cfg(test)]
+    fn of_one(changes: bool, who: WhoAmIResponse, may: &[&str]) -> Self {
+        let right =
+            |name: &&str| ((*name).to_owned(), Right { allowed: true, why_not: String::new() });
         Self(Arc::new(Inner {
-            who: WhoAmIResponse::default(),
-            rights: BTreeMap::new(),
+            who,
+            rights: may.iter().map(right).collect(),
             second_factor: GetSecondFactorStatusResponse::default(),
             now: now(),
             files: answer::files(),
@@ -344,4 +352,48 @@ struct Unavailable<'a> {
     title: &'static str,
     why: &'a str,
     changes: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn the_last_days_of_a_certificate_are_urgent() {
+        for (days_left, class, words) in [
+            (0, "tag bad", "0 days left"),
+            (1, "tag bad", "1 day left"),
+            (2, "tag bad", "2 days left"),
+            (3, "tag warn", "3 days left"),
+            (29, "tag warn", "29 days left"),
+            (30, "soft", "30 days left"),
+        ] {
+            let who = WhoAmIResponse { days_left, ..WhoAmIResponse::default() };
+            let frame = Frame::of_one(false, who, &[]);
+            assert_eq!((frame.days_class(), frame.days().as_str()), (class, words));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_stands_in_no_registry_is_not_led_to_a_page_of_it() {
+        for well_known in [false, true] {
+            let who = WhoAmIResponse { well_known, ..WhoAmIResponse::default() };
+            let frame = Frame::of_one(false, who, &["view-certificate"]);
+            let page = answer::in_frame(&frame, StatusCode::OK, "A title", "Words.");
+            let bytes = axum::body::to_bytes(page.into_body(), 1 << 20).await.unwrap();
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            assert_eq!(text.contains("/studio/certificate?t="), !well_known, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_a_form_is_one_that_the_contract_takes_and_never_the_same() {
+        let frame = Frame::for_tests();
+        let [one, other] = [frame.request_id(), frame.request_id()];
+        assert_ne!(one, other);
+        assert!(one.parse::<crate::names::RequestId>().is_ok(), "{one}");
+    }
 }
