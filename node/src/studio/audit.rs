@@ -200,7 +200,7 @@ impl Row {
     /// How many changes of it are not told.
     #[must_use]
     pub fn left_out(&self) -> String {
-        words::several(self.it.changes_left_out.into(), "changed record")
+        words::several(self.it.changes_left_out, "changed record")
     }
 
     /// Whether there is more to it than its row says.

@@ -181,7 +181,8 @@ impl ConfirmPage {
 pub async fn submit(visit: Visit, Posted(change): Posted<Change>) -> Answer {
     let (status, wrong) = match wanted(&visit, &change).await {
         Ok(Wanted::Confirmation(user, after)) => {
-            return Ok(answer::page(&ConfirmPage { frame: visit.frame, change, user, after }));
+            let page = ConfirmPage { frame: visit.frame, change, user: *user, after };
+            return Ok(answer::page(&page));
         }
         Ok(Wanted::Edit(edit)) => match visit.calls.security().edit_certificate(*edit).await {
             Ok(_) => return Ok(answer::see(&path(&change.db))),
@@ -204,7 +205,7 @@ pub async fn submit(visit: Visit, Posted(change): Posted<Change>) -> Answer {
 
 /// What comes next.
 enum Wanted {
-    Confirmation(User, i32),
+    Confirmation(Box<User>, i32),
     Edit(Box<EditCertificateRequest>),
 }
 
@@ -232,7 +233,7 @@ impl Change {
             return Err(Status::aborted(why));
         }
         if !is_so && !self.is_confirmed(&certificate) {
-            return Ok(Wanted::Confirmation(User::of(certificate, &self.db), after));
+            return Ok(Wanted::Confirmation(Box::new(User::of(certificate, &self.db)), after));
         }
         Ok(Wanted::Edit(Box::new(edit(certificate, self, after))))
     }
