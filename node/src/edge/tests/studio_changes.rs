@@ -82,6 +82,9 @@ async fn where_nobody_knows_the_page_says_so_and_the_same_form_is_done_once() {
     let delete = [("db", "new"), ("typed", "new"), ("request_id", id.as_str())];
     root.post("/studio/database/delete", &delete).await.check(504, &[UNKNOWN, AGAIN], &[NOTHING]);
     // A token that was made and not shown is lost.
+    fixture.fake.be(Mood::Serving);
+    let id = new_id(&root).await;
+    fixture.fake.be(Mood::Unanswered);
     let token = [("minutes", "5"), ("request_id", id.as_str())];
     let told = root.post("/studio/cluster/token", &token).await;
     told.check(504, &[UNKNOWN, "can be revoked"], &[NOTHING, AGAIN]);

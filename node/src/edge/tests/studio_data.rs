@@ -267,7 +267,7 @@ async fn a_reader_sees_what_they_may_and_why_not_the_rest() {
     }
     // The page around them stays, so that another database can be chosen.
     reader.get("/studio/documents?db=wages").await.check(403, &["sales</option>"], &["Export"]);
-    root.get("/studio/document?db=sales&id=a").await.check(200, &["&#34;n&#34;:1"], &[]);
+    root.get("/studio/document?db=sales&id=a").await.check(200, &["&#34;n&#34;: 1"], &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
