@@ -305,9 +305,8 @@ fn last_seen(headers: &HeaderMap, asked: &Asked) -> Option<u64> {
     sent.or_else(|| asked.after.parse().ok())
 }
 
-/// `GET /studio/audit/live`: rows as they come (server-sent events, WHATWG HTML 9.2), each event with the sequence of its
-/// last record, so that nothing is left out between two connections. It ends with the stream beneath: when the certificate
-/// loses rights or expires, after an hour at the latest.
+/// `GET /studio/audit/live`: rows as they come (server-sent events), each event with the sequence of its last record. It ends
+/// with the stream beneath: when the certificate loses rights or expires, after an hour at the latest.
 pub async fn live(visit: Visit, headers: HeaderMap, Query(asked): Query<Asked>) -> Answer {
     let Visit { calls, frame } = visit;
     let after_sequence = match last_seen(&headers, &asked) {
