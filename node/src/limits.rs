@@ -398,5 +398,7 @@ pub const STUDIO_LOOK_PAUSE: Duration = Duration::from_millis(500);
 pub const STUDIO_FORM_BYTES_DRAINED: usize = 4 * STUDIO_FORM_BYTES_MAX;
 /// Longest time for a form to arrive.
 pub const STUDIO_FORM_TIME_MAX: Duration = Duration::from_secs(60);
+/// Time of a call that a page of the Studio makes: less than the page itself has, so that it can tell what came of it.
+pub const STUDIO_CALL_TIME_MAX: Duration = Duration::from_secs(25);
 /// Largest document that a page offers to edit, in bytes. A larger one is offered as a file.
 pub const STUDIO_EDITED_BYTES_MAX: usize = 256 * 1024;

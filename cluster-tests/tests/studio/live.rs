@@ -34,6 +34,14 @@ async fn pages_move_by_themselves_where_they_say_so() -> Result<()> {
     world.cluster.finish().await
 }
 
+/// Streams that end before they begin, as a browser tells of an answer that is none.
+const REFUSED_STREAM: &str = "window.EventSource = class extends EventTarget {
+  static CLOSED = 2;
+  readyState = 2;
+  constructor() { super(); setTimeout(() => this.dispatchEvent(new Event('error')), 0); }
+  close() {}
+};";
+
 /// Records appear on top while they are followed, and no more once that is paused.
 async fn follows_the_audit_log(
     world: &mut World,
@@ -69,6 +77,27 @@ async fn follows_the_audit_log(
     tokio::time::sleep(Duration::from_secs(1)).await;
     let still = admin.script(rows).await?;
     anyhow::ensure!(still == paused, "{paused} rows became {still} after the pause");
+    // Followed again, nothing of the pause is left out.
+    admin.press("Follow").await?;
+    admin.shows("#live-told", "Following").await?;
+    let numbers = "return [...document.querySelectorAll('#records td:nth-child(2)')].map((it) => +it.textContent)";
+    let paused = paused.as_u64().context("a number of rows")?;
+    eventually("the records of the pause come", HEAL_LIMIT, async || {
+        let now = admin.script(rows).await?.as_u64().context("a number of rows")?;
+        anyhow::ensure!(now > paused, "{now} rows");
+        Ok(())
+    })
+    .await?;
+    let numbers: Vec<u64> = serde_json::from_value(admin.script(numbers).await?)?;
+    let gap = numbers.windows(2).find(|pair| pair[0] != pair[1] + 1);
+    anyhow::ensure!(gap.is_none(), "records are missing or twice at {gap:?}");
+    admin.press("Pause").await?;
+    admin.shows("#live-told", "Paused").await?;
+    // A stream that is refused is told, and sets the button back.
+    admin.script(REFUSED_STREAM).await?;
+    admin.press("Follow").await?;
+    admin.shows("#live-told", "cannot be followed now").await?;
+    admin.shows("#live", "Follow").await?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use axum::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{assets, visit::Frame};
+use super::{assets, outcome::Wrong, visit::Frame};
 
 /// What a handler gives: a page, or a page that says why not.
 pub type Answer = Result<Response, Box<Refused>>;
@@ -63,19 +63,36 @@ pub struct Why(pub &'static str);
 
 /// Words in the frame, in place of a page.
 pub fn in_frame(frame: &Frame, status: StatusCode, title: &str, why: &str) -> Response {
-    page_with(status, &RefusedPage { frame, title, message: why, reason: "" })
+    let wrong = Wrong::plain(frame, why, !status.is_server_error());
+    page_with(status, &RefusedPage { frame, title, wrong })
 }
 
 /// A call that was refused or failed, as a page within the frame.
 pub struct Refused {
     frame: Frame,
-    status: Status,
+    code: Code,
+    wrong: Wrong,
 }
 
 impl Refused {
     /// For `map_err` on calls.
     pub fn on(frame: &Frame) -> impl Fn(Status) -> Box<Self> + '_ {
-        move |status| Box::new(Self { frame: frame.clone(), status })
+        move |status| Self::told(frame, &status, Wrong::of(frame, &status, ""))
+    }
+
+    /// For `map_err` on calls that only look, before anything is changed.
+    pub fn before_change(frame: &Frame) -> impl Fn(Status) -> Box<Self> + '_ {
+        move |status| Self::told(frame, &status, Wrong::of(frame, &status, "").unsent())
+    }
+
+    /// For `map_err` on the call of a form that was sent with this id, so that it may be sent again.
+    pub fn of_form<'a>(frame: &'a Frame, request_id: &'a str) -> impl Fn(Status) -> Box<Self> + 'a {
+        move |status| Self::told(frame, &status, Wrong::of(frame, &status, request_id))
+    }
+
+    /// In these words.
+    pub fn told(frame: &Frame, status: &Status, wrong: Wrong) -> Box<Self> {
+        Box::new(Self { frame: frame.clone(), code: status.code(), wrong })
     }
 }
 
@@ -84,18 +101,15 @@ impl Refused {
 struct RefusedPage<'a> {
     frame: &'a Frame,
     title: &'a str,
-    message: &'a str,
-    reason: &'a str,
+    wrong: Wrong,
 }
 
 impl IntoResponse for Box<Refused> {
     fn into_response(self) -> Response {
-        let (status, title) = as_http(self.status.code());
-        let message = self.status.message();
-        page_with(
-            status,
-            &RefusedPage { frame: &self.frame, title, message, reason: &reason(&self.status) },
-        )
+        let (status, title) = as_http(self.code);
+        let Refused { frame, wrong, .. } = *self;
+        let wrong = wrong.without_field(); // There is no form on this page.
+        page_with(status, &RefusedPage { frame: &frame, title, wrong })
     }
 }
 

@@ -142,10 +142,10 @@ impl Hour {
         );
         let highest = calls.iter().flatten().copied().fold(0.0, f64::max);
         let summary = format!(
-            "In the last hour: {} calls, at most {} a second; {} were refused and {} failed.",
-            words::count(self.sum(nodes, |it| it.calls)),
+            "In the last hour: {}, at most {} a second; {} refused and {} failed.",
+            words::several(self.sum(nodes, |it| it.calls), "call"),
             number(highest),
-            words::count(self.sum(nodes, |it| it.denied)),
+            were(self.sum(nodes, |it| it.denied)),
             words::count(self.sum(nodes, |it| it.failed)),
         );
         let about = About { id: "rates", title: "Calls per second", unit: "", summary };
@@ -179,9 +179,15 @@ impl Hour {
             self.values(std::slice::from_ref(node), |it| per_second(it, it.calls), |a, b| a + b);
         let minutes: Values = calls.chunks(SPARK_SLOTS).map(mean).collect();
         let highest = minutes.iter().flatten().copied().fold(0.0, f64::max);
-        let words = format!("At most {} calls per second in the last hour", number(highest));
+        let calls = if number(highest) == "1" { "call" } else { "calls" };
+        let words = format!("At most {} {calls} per second in the last hour", number(highest));
         (path(&minutes, round_above(highest)), words)
     }
+}
+
+/// `1 was`, `2 were`.
+fn were(number: u64) -> String {
+    format!("{} {}", words::count(number), if number == 1 { "was" } else { "were" })
 }
 
 /// Of those that are there; `None` where none is.
@@ -329,6 +335,10 @@ mod tests {
         let chart = Hour::until(NOW).rates(&[node(&[wrong])]);
         assert_eq!(drawn(&chart), ["M359 0h.01", "M359 50h.01"]);
         assert!(chart.summary.ends_with("3 were refused and 2 failed."), "{}", chart.summary);
+        let one = Sample { denied: 1, ..sample(0, 1, 1) };
+        let chart = Hour::until(NOW).rates(&[node(&[one])]);
+        let told = "In the last hour: 1 call, at most 0.1 a second; 1 was refused and 0 failed.";
+        assert_eq!(chart.summary, told);
     }
 
     #[test]

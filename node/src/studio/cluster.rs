@@ -1,7 +1,6 @@
 //! The cluster: its nodes and groups as every node sees them, and the tokens that let a node in.
 
 use askama::Template;
-use axum::Form;
 use rookery_proto::cluster::v1::{
     CreateJoinTokenRequest, GetStatusRequest, GetTopologyRequest, JoinToken, ListJoinTokensRequest,
     NodeStatus, RevokeJoinTokenRequest,
@@ -13,6 +12,8 @@ use super::{
     answer::{self, Answer, Refused},
     contract::Calls,
     members::{CLUSTER, Members, Same},
+    outcome::{Wrong, is_reused},
+    posted::Posted,
     visit::{Frame, Visit},
     words,
 };
@@ -128,21 +129,22 @@ struct TokenPage {
 #[derive(Debug, Deserialize)]
 pub struct NewToken {
     minutes: u64,
+    #[serde(default)]
+    request_id: String,
 }
 
 /// `POST /studio/cluster/token`: a join token, shown once.
-pub async fn create_token(visit: Visit, Form(form): Form<NewToken>) -> Answer {
+pub async fn create_token(visit: Visit, Posted(form): Posted<NewToken>) -> Answer {
     let Visit { calls, frame } = visit;
-    let refused = Refused::on(&frame);
-    let topology = calls.cluster().get_topology(GetTopologyRequest {}).await.map_err(&refused)?;
-    let topology = topology.into_inner();
+    let topology = calls.cluster().get_topology(GetTopologyRequest {}).await;
+    let topology = topology.map_err(Refused::before_change(&frame))?.into_inner();
     let here = topology.nodes.into_iter().find(|node| node.id == topology.answering_node_id);
     let asked = CreateJoinTokenRequest {
         lifetime_seconds: form.minutes.saturating_mul(60),
-        request_id: String::new(),
+        request_id: form.request_id.clone(),
     };
-    let made = calls.cluster().create_join_token(asked).await.map_err(&refused)?.into_inner();
-    drop(refused);
+    let made = calls.cluster().create_join_token(asked).await;
+    let made = made.map_err(|status| no_token(&frame, &status, &form.request_id))?.into_inner();
     Ok(answer::page(&TokenPage {
         expires: words::date(made.expires_unix_ms),
         token: made.token,
@@ -151,16 +153,37 @@ pub async fn create_token(visit: Visit, Form(form): Form<NewToken>) -> Answer {
     }))
 }
 
+/// Why there is no token. Each token is another one, so a form that comes a second time cannot be answered as the first.
+fn no_token(frame: &Frame, status: &Status, request_id: &str) -> Box<Refused> {
+    let wrong = Wrong::of(frame, status, request_id);
+    let why: &str = match (is_reused(status), wrong.is_unknown()) {
+        (true, _) => {
+            "This form was sent before. If a token was made then, it was shown then and cannot be shown again: make \
+             another on the cluster's page, and revoke there what nobody needs."
+        }
+        (false, true) => {
+            "The cluster did not answer in time. If a token was made, it stands among the open tokens on the cluster's \
+             page, where it can be revoked; what it says is lost. Make another there."
+        }
+        (false, false) => &wrong.why,
+    };
+    let why = why.to_owned(); // The same form would not bring the token, so it is not to be sent again.
+    Refused::told(frame, status, wrong.in_words(why))
+}
+
 /// Which token.
 #[derive(Debug, Deserialize)]
 pub struct WhichToken {
     id: String,
+    #[serde(default)]
+    request_id: String,
 }
 
 /// `POST /studio/cluster/token/revoke`.
-pub async fn revoke_token(visit: Visit, Form(which): Form<WhichToken>) -> Answer {
+pub async fn revoke_token(visit: Visit, Posted(which): Posted<WhichToken>) -> Answer {
     let Visit { calls, frame } = visit;
-    let asked = RevokeJoinTokenRequest { id: which.id, request_id: String::new() };
-    calls.cluster().revoke_join_token(asked).await.map_err(Refused::on(&frame))?;
+    let asked = RevokeJoinTokenRequest { id: which.id, request_id: which.request_id.clone() };
+    let revoked = calls.cluster().revoke_join_token(asked).await;
+    revoked.map_err(Refused::of_form(&frame, &which.request_id))?;
     Ok(answer::see("/studio/cluster"))
 }

@@ -27,6 +27,9 @@ use crate::limits;
 /// The metadata that carries the token of a second-factor session (proto/rookery/security/v1/second_factor.proto).
 const SESSION_HEADER: &str = "rookery-session";
 
+/// The metadata that carries the time a call has (gRPC over HTTP/2).
+const TIMEOUT_HEADER: &str = "grpc-timeout";
+
 /// The cookie of a browser that holds the same token. `__Host-`: only over TLS, only for this host (RFC 6265bis, 4.1.3).
 pub const SESSION_COOKIE: &str = "__Host-rookery-session";
 
@@ -72,6 +75,10 @@ impl Service<http::Request<tonic::body::Body>> for Calls {
 
     fn call(&mut self, mut request: http::Request<tonic::body::Body>) -> Self::Future {
         request.extensions_mut().extend(self.extensions.clone());
+        let timeout = format!("{}S", limits::STUDIO_CALL_TIME_MAX.as_secs());
+        if let Ok(timeout) = HeaderValue::from_str(&timeout) {
+            request.headers_mut().entry(TIMEOUT_HEADER).or_insert(timeout);
+        }
         if let Some(session) = &self.session {
             request.headers_mut().insert(SESSION_HEADER, session.clone());
         }
@@ -145,6 +152,26 @@ pub fn session_cookie(token: &str, seconds: i64) -> Option<HeaderValue> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn a_call_has_less_time_than_its_page_unless_it_asks_for_even_less() {
+        let told = axum::routing::any(|headers: HeaderMap| async move {
+            headers.get(TIMEOUT_HEADER).unwrap().to_str().unwrap().to_owned()
+        });
+        let contract = Contract::new(Router::new().route("/a", told));
+        let mut calls = contract.calls(&Extensions::new(), &HeaderMap::new());
+        for (asked, expected) in [(None, "25S"), (Some("2000000u"), "2000000u")] {
+            let mut request = http::Request::new(tonic::body::Body::empty());
+            *request.uri_mut() = http::Uri::from_static("/a");
+            if let Some(asked) = asked {
+                request.headers_mut().insert(TIMEOUT_HEADER, HeaderValue::from_static(asked));
+            }
+            let answer = calls.call(request).await.unwrap();
+            let bytes = axum::body::to_bytes(answer.into_body(), 100).await.unwrap();
+            assert_eq!(bytes, expected);
+        }
+        assert!(limits::STUDIO_CALL_TIME_MAX < limits::DEADLINE_DEFAULT);
+    }
 
     #[test]
     fn the_token_is_found_among_other_cookies_and_nowhere_else() {

@@ -14,6 +14,7 @@
 //! | `X-Content-Type-Options` | a file taken for a script |
 //! | `Referrer-Policy: same-origin` | thumbprints in addresses that other sites see. Not `no-referrer`: browsers would send `Origin: null` with forms |
 //! | `Cache-Control: no-store` | pages in a cache after a log-out; only assets are kept |
+//! | `Strict-Transport-Security` | a later visit without TLS, which somebody on the way answers. A year, for this name and none below it. Browsers do not take it from an address without a name, nor over a certificate that they warn of (RFC 6797, 8.1) |
 //! | `Permissions-Policy` | devices, which no page here needs |
 
 use axum::{
@@ -28,11 +29,12 @@ use super::{answer, compress, contract::Contract, visit::Visit};
 const POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// Headers of every answer; caching only where the answer itself says nothing.
-const HEADERS: [(HeaderName, &str); 7] = [
+const HEADERS: [(HeaderName, &str); 8] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "same-origin"),
+    (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (

@@ -9,7 +9,6 @@
 
 use askama::Template;
 use axum::{
-    Form,
     extract::Query,
     http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::Response,
@@ -24,6 +23,7 @@ use tonic::Status;
 use super::{
     answer,
     contract::session_cookie,
+    posted::Posted,
     second_factor,
     visit::{self, Arrival},
     words,
@@ -63,7 +63,7 @@ struct Page {
     why: String,
     wrong: Option<String>,
     locked_until: Option<String>,
-    recovery_codes_left: u32,
+    recovery_codes_left: String,
     lengths: [(&'static str, &'static str); 4],
     length: String,
 }
@@ -100,7 +100,7 @@ struct Again {
 }
 
 /// The page that changes of this address are made from, as far as the address tells.
-fn area(path: &str) -> &'static str {
+pub fn area(path: &str) -> &'static str {
     const AREAS: [(&str, &str); 6] = [
         ("/studio/certificate", "/studio/certificates"),
         ("/studio/database", "/studio/databases"),
@@ -166,7 +166,7 @@ fn page(
         why: asked.why.clone(),
         wrong: wrong.map(|status| answer::field(status).1),
         locked_until: (locked != 0).then(|| words::date(locked)),
-        recovery_codes_left: status.recovery_codes_left,
+        recovery_codes_left: codes_left(status.recovery_codes_left),
         lengths: LENGTHS,
         length: "120".to_owned(),
     };
@@ -215,7 +215,7 @@ pub fn seconds(minutes: &str) -> u64 {
 }
 
 /// `POST /studio/log-in`.
-pub async fn submit(arrival: Arrival, Form(entered): Form<Entered>) -> Response {
+pub async fn submit(arrival: Arrival, Posted(entered): Posted<Entered>) -> Response {
     let asked = Asked { to: entered.to.clone(), why: String::new() };
     let by_recovery = !entered.recovery.trim().is_empty();
     match arrival.calls.second_factor().log_in(entered.request()).await {
@@ -235,6 +235,11 @@ pub async fn submit(arrival: Arrival, Form(entered): Form<Entered>) -> Response 
     }
 }
 
+/// How many recovery codes are left, as a sentence ends.
+fn codes_left(left: u32) -> String {
+    format!("{} left", if left == 1 { "1 is".to_owned() } else { format!("{left} are") })
+}
+
 /// After a recovery code: how many are left.
 fn used_up(to: &str, left: u32) -> Response {
     let (style, _, icon) = answer::files();
@@ -250,6 +255,12 @@ struct UsedUp {
     title: &'static str,
     to: String,
     left: u32,
+}
+
+impl UsedUp {
+    fn codes_left(&self) -> String {
+        codes_left(self.left)
+    }
 }
 
 /// The answer with the cookie of a session that ends then.
@@ -338,6 +349,12 @@ mod tests {
         check("GET", page, "cross-site", StatusCode::OK, "");
         let lost = "/studio/log-in?to=%2Fstudio%2Fcertificates&why=change";
         check("POST", "/studio/certificate/delete", "same-origin", see, lost);
+    }
+
+    #[test]
+    fn one_code_is_and_several_are_left() {
+        let told = [0, 1, 2].map(codes_left);
+        assert_eq!(told, ["0 are left", "1 is left", "2 are left"]);
     }
 
     #[test]

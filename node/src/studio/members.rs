@@ -201,19 +201,29 @@ impl Votes {
         self.all.saturating_sub(self.quorum())
     }
 
-    /// What these votes mean, in words.
+    /// What these votes mean, in words, where they are what remains.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub fn remaining(&self) -> String {
+        match self.all {
+            0 => "No voter remains: nothing can be decided any more.".to_owned(),
+            1 => "One voter remains and decides alone: it may not fail.".to_owned(),
+            all => format!("{all} voters remain; {}", self.decision()),
+        }
+    }
+
+    /// The same, after words such as "There are then".
+    #[must_use]
+    pub fn words(&self, begin: &str) -> String {
+        format!("{begin} {}; {}", words::several(self.all as u64, "voter"), self.decision())
+    }
+
+    fn decision(&self) -> String {
         let fails = match self.may_fail() {
             0 => "none of them may fail".to_owned(),
             1 => "one of them may fail".to_owned(),
             more => format!("{more} of them may fail"),
         };
-        match self.all {
-            0 => "No voter remains: nothing can be decided any more.".to_owned(),
-            1 => "One voter remains and decides alone: it may not fail.".to_owned(),
-            all => format!("{all} voters remain; a decision needs {}, so {fails}.", self.quorum()),
-        }
+        format!("a decision needs {}, so {fails}.", self.quorum())
     }
 }
 
@@ -252,7 +262,7 @@ mod tests {
             assert_eq!(votes.decides(), all > 0);
         }
         assert!(!Votes { all: 3, answering: 1 }.decides());
-        assert!(Votes { all: 2, answering: 2 }.words().contains("none of them may fail"));
+        assert!(Votes { all: 2, answering: 2 }.remaining().contains("none of them may fail"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! replica. The contract decides; what it refuses is told on the same page.
 
 use askama::Template;
-use axum::{Form, extract::Query, http::StatusCode};
+use axum::{extract::Query, http::StatusCode};
 use rookery_proto::cluster::v1::{
     DemoteNodeRequest, NodeStatus, PromoteNodeRequest, RemoveNodeRequest, TransferLeaderRequest,
 };
@@ -14,6 +14,8 @@ use super::{
     cluster::members,
     contract::Calls,
     members::{CLUSTER, Members, Votes, is_voter},
+    outcome::Wrong,
+    posted::Posted,
     visit::{Frame, Visit},
 };
 
@@ -88,6 +90,27 @@ impl Action {
         }
     }
 
+    /// Why it makes no sense for a node as it is; empty where it does.
+    fn why_idle(self, node: &NodeStatus, members: &Members, name: &str) -> String {
+        if self.fits(node, members) {
+            return String::new();
+        }
+        let is = match self {
+            Self::Promote => "is a voter already",
+            Self::Demote => "is a learner already",
+            Self::Transfer if members.leads(node) => "leads the cluster already",
+            Self::Transfer => "is a learner, and only a voter can lead",
+            Self::Remove => "is gone already",
+        };
+        format!("There is nothing to do: {name} {is}.")
+    }
+
+    /// The page that tells what it would mean.
+    #[must_use]
+    pub fn path(self, node: &u64) -> String {
+        format!("/studio/cluster/node?node={node}&action={}", self.field())
+    }
+
     /// The votes when it is done.
     fn votes_then(self, node: &NodeStatus, votes: Votes) -> Votes {
         let (one, up) = (usize::from(is_voter(node)), usize::from(node.reachable));
@@ -110,7 +133,7 @@ impl Action {
         let mut told = Vec::new();
         if votes.decides() && !then.decides() {
             told.push(format!(
-                "Only {} of the {} voters that remain answer now: the cluster would stand still.",
+                "Only {} of the {} voters that there are then answer now: the cluster would stand still.",
                 then.answering, then.all
             ));
         }
@@ -120,14 +143,14 @@ impl Action {
         match self {
             Self::Promote => {
                 told.push("It votes from then on, as soon as it has caught up.".to_owned());
-                told.push(then.words());
+                told.push(then.words("There are then"));
                 if then.all.is_multiple_of(2) && then.may_fail() == votes.may_fail() {
                     told.push("With an even number of voters no more of them may fail than with one fewer.".to_owned());
                 }
             }
             Self::Demote => {
                 told.push("It goes on receiving everything and serving calls, but no longer votes.".to_owned());
-                told.push(then.words());
+                told.push(then.remaining());
             }
             Self::Transfer => told.push(
                 "Calls wait for some tens of milliseconds while the leadership moves; nothing is lost, and who votes stays \
@@ -140,7 +163,7 @@ impl Action {
                      joins anew, with an empty data folder and a new token."
                         .to_owned(),
                 );
-                told.push(then.words());
+                told.push(then.remaining());
                 told.push(replicas(node, members));
             }
         }
@@ -169,11 +192,21 @@ fn replicas(node: &NodeStatus, members: &Members) -> String {
     }
 }
 
+impl ChangePage {
+    fn button(&self) -> String {
+        format!("{}: {}", self.action.words(), self.name)
+    }
+}
+
+const NO_NODE: &str = "There is no node of this number, or not any more.";
+
 /// A change of a node.
 #[derive(Debug, Deserialize)]
 pub struct Change {
     node: u64,
     action: Action,
+    #[serde(default)]
+    request_id: String,
 }
 
 #[derive(Template)]
@@ -185,46 +218,72 @@ struct ChangePage {
     title: String,
     action: Action,
     consequences: Vec<String>,
-    wrong: Option<(String, String)>,
+    wrong: Option<Wrong>,
+    /// Why the button is disabled; empty: it is not.
+    why_not: String,
+    request_id: String,
 }
 
 /// `GET /studio/cluster/node?node=&action=`: what it would mean.
 pub async fn form(visit: Visit, Query(change): Query<Change>) -> Answer {
     let Visit { calls, frame } = visit;
-    shown(&calls, frame, &change, None).await
+    let (_, members) = members(&calls, &frame).await.map_err(Refused::on(&frame))?;
+    Ok(match shown(&frame, &members, &change, None) {
+        Some(page) => answer::page(&page),
+        None => answer::in_frame(&frame, StatusCode::NOT_FOUND, "Not found", NO_NODE),
+    })
 }
 
-async fn shown(calls: &Calls, frame: Frame, change: &Change, wrong: Option<&Status>) -> Answer {
-    let (_, members) = members(calls, &frame).await.map_err(Refused::on(&frame))?;
-    let Some(node) = members.node(change.node) else {
-        let why = "There is no node of this number, or not any more.";
-        return Ok(answer::in_frame(&frame, StatusCode::NOT_FOUND, "Not found", why));
-    };
+/// The page about a change; `None`: there is no such node.
+fn shown(
+    frame: &Frame,
+    members: &Members,
+    change: &Change,
+    wrong: Option<Wrong>,
+) -> Option<ChangePage> {
+    let (action, node) = (change.action, members.node(change.node)?);
     let name = members.name(change.node);
-    let page = ChangePage {
+    let idle = action.why_idle(node, members, &name);
+    let sent = |wrong: &Wrong| wrong.request_id(frame, &change.request_id);
+    Some(ChangePage {
         node: change.node,
-        title: change.action.title(&name),
-        consequences: change.action.consequences(node, &members),
-        action: change.action,
-        wrong: wrong.map(|status| (answer::field(status).1, answer::reason(status))),
+        title: action.title(&name),
+        consequences: match idle.as_str() {
+            "" => action.consequences(node, members),
+            _ => vec![idle.clone()],
+        },
+        why_not: match frame.why_not(action.operation()) {
+            "" => idle,
+            rule => rule.to_owned(),
+        },
+        request_id: wrong.as_ref().map_or_else(|| frame.request_id(), sent),
+        frame: frame.clone(),
+        action,
+        wrong,
         name,
-        frame,
-    };
-    let code = wrong.map_or(StatusCode::OK, |status| answer::as_http(status.code()).0);
-    Ok(answer::page_with(code, &page))
+    })
 }
 
 /// `POST /studio/cluster/node`.
-pub async fn submit(visit: Visit, Form(change): Form<Change>) -> Answer {
+pub async fn submit(visit: Visit, Posted(change): Posted<Change>) -> Answer {
     let Visit { calls, frame } = visit;
-    match done(&calls, &change).await {
-        Ok(()) => Ok(answer::see("/studio/cluster")),
-        Err(status) => shown(&calls, frame, &change, Some(&status)).await,
+    let Err(status) = done(&calls, &change).await else {
+        return Ok(answer::see("/studio/cluster"));
+    };
+    let wrong = Wrong::of(&frame, &status, &change.request_id);
+    // Where there is no page to be had, what came of the change is not to be lost.
+    let page = match members(&calls, &frame).await {
+        Ok((_, members)) => shown(&frame, &members, &change, Some(wrong.clone())),
+        Err(_) => None,
+    };
+    match page {
+        Some(page) => Ok(answer::page_with(answer::as_http(status.code()).0, &page)),
+        None => Err(Refused::told(&frame, &status, wrong)),
     }
 }
 
 async fn done(calls: &Calls, change: &Change) -> Result<(), Status> {
-    let (node_id, request_id) = (change.node, String::new());
+    let (node_id, request_id) = (change.node, change.request_id.clone());
     let mut cluster = calls.cluster();
     match change.action {
         Action::Promote => {
@@ -284,7 +343,7 @@ mod tests {
             &three,
             Action::Promote,
             3,
-            &["4 voters remain", "needs 3", "one of them", "even number"],
+            &["There are then 4 voters;", "needs 3", "one of them", "even number"],
         );
         check(&three, Action::Demote, 1, &["2 voters remain", "none of them may fail"]);
         check(
@@ -296,8 +355,33 @@ mod tests {
         check(&three, Action::Remove, 3, &["3 voters", "No database"]);
         check(&three, Action::Transfer, 1, &["nothing is lost"]);
         check(&one_down, Action::Remove, 2, &["2 voters remain"]);
-        check(&one_down, Action::Demote, 1, &["stand still", "Only 1 of the 2 voters"]);
+        check(
+            &one_down,
+            Action::Demote,
+            1,
+            &["stand still", "Only 1 of the 2 voters that there are then"],
+        );
         check(&[("voter", true)], Action::Remove, 0, &["No voter remains", "stand still"]);
+    }
+
+    #[test]
+    fn what_is_so_already_is_said_and_not_offered() {
+        let members = cluster(&[("voter", true), ("voter", true), ("learner", true)]);
+        for (action, node, idle) in [
+            (Action::Promote, 0, "n1 is a voter already"),
+            (Action::Demote, 2, "n3 is a learner already"),
+            (Action::Transfer, 0, "n1 leads the cluster already"),
+            (Action::Transfer, 2, "n3 is a learner, and only a voter can lead"),
+            (Action::Promote, 2, ""),
+            (Action::Demote, 0, ""),
+            (Action::Transfer, 1, ""),
+            (Action::Remove, 0, ""),
+        ] {
+            let name = members.name(node as u64 + 1);
+            let why = action.why_idle(&members.nodes[node], &members, &name);
+            assert_eq!(why.is_empty(), idle.is_empty(), "{action:?} of {name}: {why}");
+            assert!(why.contains(idle), "{action:?} of {name}: {why}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! | [`compress`] | gzip, where lengths tell nobody anything |
 //! | [`visible`] | the escaper behind every `{{ … }}`: what hides or turns text is written out |
 //! | [`log_in`], [`second_factor`] | sessions of those who have a second factor; making and removing one |
-//! | [`answer`] | pages and refusals as HTTP |
+//! | [`answer`], [`outcome`] | pages and refusals as HTTP; how a page ends that could not do what was asked |
 //! | [`assets`] | stylesheet, script and icon, in the binary |
 //! | [`words`] | dates, names and numbers as people read them |
 //! | [`charts`], [`health`] | the last hour as drawings, and what is wrong, for the overview |
@@ -45,6 +45,7 @@ mod members;
 mod membership;
 mod not_let_in;
 mod odd;
+mod outcome;
 mod overview;
 mod posted;
 mod rights;

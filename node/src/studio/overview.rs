@@ -3,7 +3,7 @@
 use askama::Template;
 use rookery_proto::{
     cluster::v1::{GetStatusRequest, GetTopologyRequest, NodeStatus},
-    database::v1::{Database, DatabaseState, ListDatabasesRequest},
+    database::v1::{Database, ListDatabasesRequest},
     monitoring::v1::{GetMetricsRequest, NodeMetrics},
     security::v1::{ListNotificationsRequest, Notification},
 };
@@ -13,15 +13,21 @@ use super::{
     answer::{self, Answer, Refused},
     charts::{Chart, Hour},
     contract::Calls,
+    databases::is_enabled,
     health::{self, Quorum, Trouble},
     visit::{Frame, Visit},
     words,
 };
+use crate::limits;
 
-/// Notices on the page.
-const NOTICES_MAX: u32 = 10;
+/// Notices on the page: the most urgent.
+const NOTICES_SHOWN: usize = 10;
+/// Notices that are looked through for those; they come in the order of thumbprints.
+const NOTICES_MAX: usize = 10_000;
 /// Databases on the page.
-const DATABASES_MAX: u32 = 12;
+const DATABASES_SHOWN: usize = 12;
+/// Of either, at once.
+const PAGE_SIZE: u32 = limits::PAGE_SIZE_MAX as u32;
 
 #[derive(Template)]
 #[template(path = "overview.html")]
@@ -31,10 +37,29 @@ struct Overview {
     quorum: Quorum,
     troubles: Vec<Trouble>,
     notices: Vec<Notification>,
-    more_notices: bool,
+    noticed: Counted,
     databases: Vec<Shown>,
-    more_databases: bool,
+    counted: Counted,
+    disabled: usize,
     activity: Option<Activity>,
+}
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counted {
+    number: usize,
+    /// There are more than were counted.
+    more: bool,
+}
+
+impl Counted {
+    fn words(&self) -> String {
+        format!("{}{}", words::count(self.number as u64), if self.more { "+" } else { "" })
+    }
+
+    fn called(&self, thing: &str) -> String {
+        words::plural(self.number as u64, thing)
+    }
 }
 
 /// What the last hour was like; or why that cannot be said.
@@ -107,7 +132,7 @@ impl Shown {
     }
 
     fn enabled(&self) -> bool {
-        self.it.state == i32::from(DatabaseState::Enabled)
+        is_enabled(self.it.state)
     }
 }
 
@@ -116,16 +141,21 @@ impl Overview {
         self.nodes.iter().filter(|row| row.it.reachable).count()
     }
 
-    fn disabled(&self) -> usize {
-        self.databases.iter().filter(|row| !row.enabled()).count()
-    }
-
     fn grade(&self) -> &'static str {
         self.troubles.first().map_or("good", |worst| worst.grade.class())
     }
 
     fn sees_status(&self) -> bool {
         self.frame.may("view-cluster-status")
+    }
+
+    /// Where the certificates stand that are not on the page; empty: all are, or the visitor may not see them.
+    fn all_notices(&self) -> &'static str {
+        let is_all = self.notices.len() == self.noticed.number && !self.noticed.more;
+        match is_all || !self.frame.may("list-certificates") {
+            true => "",
+            false => "/studio/certificates?sort=expiry",
+        }
     }
 
     fn class(&self, notice: &Notification) -> &'static str {
@@ -153,7 +183,7 @@ pub async fn page(visit: Visit) -> Answer {
     );
     let nodes = nodes.map_err(&refused)?;
     let (databases, more_databases) = databases.map_err(&refused)?;
-    let (notices, more_notices) = notices.map_err(&refused)?;
+    let (mut notices, more_notices) = notices.map_err(&refused)?;
     let metrics = metrics.map_err(&refused)?;
     drop(refused);
     let (hour, now) = (Hour::until(frame.now()), frame.now());
@@ -161,13 +191,22 @@ pub async fn page(visit: Visit) -> Answer {
         true => health::troubles(&nodes, now),
         false => Vec::new(), // Who sees no status knows of no trouble.
     };
+    let noticed = Counted { number: notices.len(), more: more_notices };
+    let counted = Counted { number: databases.len(), more: more_databases };
+    notices.sort_by_key(|notice| urgency(notice, now));
+    notices.truncate(NOTICES_SHOWN);
     let page = Overview {
         quorum: Quorum::of(&nodes),
         troubles,
         notices,
-        more_notices,
-        databases: databases.into_iter().map(|it| Shown::of(it, &frame)).collect(),
-        more_databases,
+        noticed,
+        counted,
+        disabled: databases.iter().filter(|it| !is_enabled(it.state)).count(),
+        databases: databases
+            .into_iter()
+            .take(DATABASES_SHOWN)
+            .map(|it| Shown::of(it, &frame))
+            .collect(),
         activity: metrics.as_deref().map(|metrics| activity(metrics, hour)),
         nodes: nodes
             .into_iter()
@@ -176,6 +215,11 @@ pub async fn page(visit: Visit) -> Answer {
         frame,
     };
     Ok(answer::page(&page))
+}
+
+/// The soonest to expire first; then those that have expired, the last one first.
+fn urgency(notice: &Notification, now: i64) -> (bool, u64) {
+    (notice.not_after_unix_ms < now, notice.not_after_unix_ms.abs_diff(now))
 }
 
 fn activity(metrics: &[NodeMetrics], hour: Hour) -> Activity {
@@ -207,14 +251,54 @@ async fn metrics(calls: &Calls, frame: &Frame) -> Result<Option<Vec<NodeMetrics>
     Ok(Some(told.into_inner().nodes))
 }
 
+/// All of them up to a bound, and whether there are more.
 async fn databases(calls: &Calls) -> Result<(Vec<Database>, bool), Status> {
-    let asked = ListDatabasesRequest { page_size: DATABASES_MAX, page_token: String::new() };
-    let found = calls.databases().list_databases(asked).await?.into_inner();
-    Ok((found.databases, !found.next_page_token.is_empty()))
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let asked = ListDatabasesRequest { page_size: PAGE_SIZE, page_token };
+        let found = calls.databases().list_databases(asked).await?.into_inner();
+        all.extend(found.databases);
+        page_token = found.next_page_token;
+        if page_token.is_empty() || all.len() >= limits::DATABASES_MAX {
+            return Ok((all, !page_token.is_empty()));
+        }
+    }
 }
 
+/// The same.
 async fn notices(calls: &Calls) -> Result<(Vec<Notification>, bool), Status> {
-    let asked = ListNotificationsRequest { page_size: NOTICES_MAX, page_token: String::new() };
-    let found = calls.trust().list_notifications(asked).await?.into_inner();
-    Ok((found.notifications, !found.next_page_token.is_empty()))
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let asked = ListNotificationsRequest { page_size: PAGE_SIZE, page_token };
+        let found = calls.trust().list_notifications(asked).await?.into_inner();
+        all.extend(found.notifications);
+        page_token = found.next_page_token;
+        if page_token.is_empty() || all.len() >= NOTICES_MAX {
+            return Ok((all, !page_token.is_empty()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_still_be_renewed_in_time_comes_first() {
+        let mut ends = [300, 50, 110, 100, 99, 1_000, 0];
+        ends.sort_by_key(|end| {
+            urgency(&Notification { not_after_unix_ms: *end, ..Notification::default() }, 100)
+        });
+        assert_eq!(ends, [100, 110, 300, 1_000, 99, 50, 0]);
+    }
+
+    #[test]
+    fn a_count_says_where_it_ends() {
+        let told = [(0, false), (1, false), (2, false), (10_000, true)].map(|(number, more)| {
+            let counted = Counted { number, more };
+            format!("{} {}", counted.words(), counted.called("database"))
+        });
+        let expected = ["0 databases", "1 database", "2 databases", "10\u{202f}000+ databases"];
+        assert_eq!(told, expected);
+    }
 }

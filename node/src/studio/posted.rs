@@ -37,26 +37,23 @@ impl<T: DeserializeOwned> FromRequest<Contract> for Posted<T> {
 
     async fn from_request(request: Request, _contract: &Contract) -> Result<Self, Response> {
         let (parts, body) = request.into_parts();
-        let reading = read(body, limits::STUDIO_FORM_BYTES_MAX, limits::STUDIO_FORM_BYTES_DRAINED);
-        let read = tokio::time::timeout(limits::STUDIO_FORM_TIME_MAX, reading).await;
-        let content = match read {
+        let content = match whole(body).await {
             // Counted before anything is made of them: each field costs many times its bytes.
-            Ok(Read::Whole(content))
-                if content.iter().filter(|it| **it == b'&').count() >= FIELDS_MAX =>
-            {
-                let why = "This form has too many fields. Nothing was changed.";
+            Ok(content) if content.iter().filter(|it| **it == b'&').count() >= FIELDS_MAX => {
+                let why = "This form has too many fields.";
                 return Err(answer::plain_refusal(StatusCode::BAD_REQUEST, why));
             }
-            Ok(Read::Whole(content)) => content,
-            Ok(Read::TooLarge) => return Err(too_large()),
-            Ok(Read::Broken) | Err(_) => {
-                let why = "The form did not arrive as a whole. Nothing was changed.";
+            Ok(content) => content,
+            Err(Unread::TooLarge) => return Err(too_large()),
+            Err(Unread::Broken) => {
+                let why = "The form did not arrive as a whole.";
                 return Err(answer::plain_refusal(StatusCode::BAD_REQUEST, why));
             }
         };
         let request = Request::from_parts(parts, Body::from(content));
         let Form(form) = Form::from_request(request, &()).await.map_err(|_| {
-            let why = "This form cannot be read: a field is missing or has another kind of content. Nothing was changed.";
+            let why =
+                "This form cannot be read: a field is missing or has another kind of content.";
             answer::plain_refusal(StatusCode::BAD_REQUEST, why)
         })?;
         Ok(Self(form))
@@ -81,23 +78,35 @@ fn too_large() -> Response {
     answer::page_with(StatusCode::PAYLOAD_TOO_LARGE, &page)
 }
 
+/// Why there is no body to look at.
 #[derive(Debug, PartialEq, Eq)]
-enum Read {
-    Whole(Vec<u8>),
+pub enum Unread {
+    /// It is over its bound.
     TooLarge,
+    /// It ended early, or did not come in time.
     Broken,
 }
 
+/// The body of a form, within the bounds of any form.
+///
+/// # Errors
+/// It is too large, or did not arrive.
+pub async fn whole(body: Body) -> Result<Vec<u8>, Unread> {
+    let reading = read(body, limits::STUDIO_FORM_BYTES_MAX, limits::STUDIO_FORM_BYTES_DRAINED);
+    let read = tokio::time::timeout(limits::STUDIO_FORM_TIME_MAX, reading).await;
+    read.unwrap_or(Err(Unread::Broken))
+}
+
 /// Reads a body of at most `bytes_max` bytes. Of a larger one it reads on up to `drained_max`, and keeps nothing.
-async fn read(body: Body, bytes_max: usize, drained_max: usize) -> Read {
+async fn read(body: Body, bytes_max: usize, drained_max: usize) -> Result<Vec<u8>, Unread> {
     let mut kept = Vec::new();
     let mut seen = 0usize;
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
-        let Ok(piece): Result<Bytes, _> = piece else { return Read::Broken };
+        let Ok(piece): Result<Bytes, _> = piece else { return Err(Unread::Broken) };
         seen = seen.saturating_add(piece.len());
         if seen > drained_max {
-            return Read::TooLarge;
+            return Err(Unread::TooLarge);
         }
         if seen <= bytes_max {
             kept.extend_from_slice(&piece);
@@ -105,7 +114,7 @@ async fn read(body: Body, bytes_max: usize, drained_max: usize) -> Read {
             kept = Vec::new();
         }
     }
-    if seen <= bytes_max { Read::Whole(kept) } else { Read::TooLarge }
+    if seen <= bytes_max { Ok(kept) } else { Err(Unread::TooLarge) }
 }
 
 #[cfg(test)]
@@ -120,12 +129,12 @@ mod tests {
             Body::from_stream(futures::stream::iter(pieces))
         };
         for (sizes, expected) in [
-            (&[][..], Read::Whole(Vec::new())),
-            (&[4, 6], Read::Whole(vec![b'a'; 10])),
-            (&[4, 7], Read::TooLarge),
-            (&[11], Read::TooLarge),
-            (&[4, 7, 9], Read::TooLarge),
-            (&[4, 7, 90, 4_000_000], Read::TooLarge),
+            (&[][..], Ok(Vec::new())),
+            (&[4, 6], Ok(vec![b'a'; 10])),
+            (&[4, 7], Err(Unread::TooLarge)),
+            (&[11], Err(Unread::TooLarge)),
+            (&[4, 7, 9], Err(Unread::TooLarge)),
+            (&[4, 7, 90, 4_000_000], Err(Unread::TooLarge)),
         ] {
             assert_eq!(read(body(sizes), 10, 100).await, expected, "{sizes:?}");
         }
@@ -133,6 +142,6 @@ mod tests {
             Ok(Bytes::from_static(b"a=")),
             Err(std::io::Error::other("reset")),
         ]);
-        assert_eq!(read(Body::from_stream(broken), 10, 100).await, Read::Broken);
+        assert_eq!(read(Body::from_stream(broken), 10, 100).await, Err(Unread::Broken));
     }
 }

@@ -13,8 +13,9 @@ impl Rights {
     /// Asks for the rights on a database. To somebody without access one that does not exist is like any other.
     pub async fn on(calls: &Calls, frame: &Frame, database: &str) -> Result<Self, Box<Refused>> {
         let asked = ExplainRequest { database: database.to_owned(), ..ExplainRequest::default() };
-        let told = calls.trust().explain(asked).await.map_err(Refused::on(frame))?.into_inner();
-        let of_database = told.explanations.into_iter().filter(|it| it.scope == "database");
+        let told = calls.trust().explain(asked).await.map_err(Refused::before_change(frame))?;
+        let of_database =
+            told.into_inner().explanations.into_iter().filter(|it| it.scope == "database");
         Ok(Self::of(of_database.map(|it| {
             let why = format!("Needs {}; you have {} (rule {}).", it.required, it.have, it.rule);
             (it.operation, (!it.allowed).then_some(why))

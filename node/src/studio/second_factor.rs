@@ -4,7 +4,7 @@
 //! nowhere else. They count from the first code on, which the holder shows with the certificate itself.
 
 use askama::Template;
-use axum::{Form, extract::Query, http::StatusCode, response::Response};
+use axum::{extract::Query, http::StatusCode, response::Response};
 use qrcode::{Color, EcLevel, QrCode};
 use rookery_proto::security::v1::{
     Clearance, ConfirmRequest, EnrolRequest, EnrolResponse, GetCertificateRequest, RemoveRequest,
@@ -15,6 +15,7 @@ use super::{
     answer::{self, Answer, Refused},
     contract::Calls,
     log_in::{self, digits, seconds},
+    posted::Posted,
     visit::{Enrolling, Frame, Visit},
     words,
 };
@@ -57,7 +58,8 @@ impl Whose {
             });
         }
         let asked = GetCertificateRequest { thumbprint: which.t.clone() };
-        let found = calls.security().get_certificate(asked).await.map_err(Refused::on(frame))?;
+        let found = calls.security().get_certificate(asked).await;
+        let found = found.map_err(Refused::before_change(frame))?;
         let certificate = found.into_inner().certificate.unwrap_or_default();
         let high = [Clearance::ClusterAdmin, Clearance::ClusterNode].map(i32::from);
         let operation = match high.contains(&certificate.clearance) {
@@ -165,7 +167,7 @@ struct Secret {
 }
 
 /// `POST /studio/second-factor/enrol`: a secret and recovery codes, shown once.
-pub async fn enrol(Enrolling(visit): Enrolling, Form(which): Form<Which>) -> Answer {
+pub async fn enrol(Enrolling(visit): Enrolling, Posted(which): Posted<Which>) -> Answer {
     let Visit { calls, frame } = visit;
     let whose = Whose::of(&which, &calls, &frame).await?;
     let made = ask(&calls, &whose.thumbprint).await.map_err(Refused::on(&frame))?;
@@ -190,7 +192,7 @@ pub struct First {
 }
 
 /// `POST /studio/second-factor/confirm`: from now on every call needs a session, and the first one is opened.
-pub async fn confirm(Enrolling(visit): Enrolling, Form(first): Form<First>) -> Answer {
+pub async fn confirm(Enrolling(visit): Enrolling, Posted(first): Posted<First>) -> Answer {
     let Visit { calls, frame } = visit;
     let asked = ConfirmRequest {
         code: digits(&first.code),
@@ -231,7 +233,7 @@ pub async fn remove_form(Enrolling(visit): Enrolling, Query(which): Query<Which>
 }
 
 /// `POST /studio/second-factor/remove`.
-pub async fn remove(visit: Visit, Form(which): Form<Which>) -> Answer {
+pub async fn remove(visit: Visit, Posted(which): Posted<Which>) -> Answer {
     let Visit { calls, frame } = visit;
     let whose = Whose::of(&which, &calls, &frame).await?;
     let asked = RemoveRequest { thumbprint: whose.thumbprint.clone(), request_id: String::new() };

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use askama::Template;
 use axum::{
     extract::FromRequestParts,
-    http::request::Parts,
+    http::{Method, request::Parts},
     response::{IntoResponse, Response},
 };
 use rookery_proto::security::v1::{
@@ -30,6 +30,10 @@ use super::{
     not_let_in::{Refusal, is_known},
     second_factor, words,
 };
+
+/// Days of the visitor's certificate below which every page warns, and below which it is urgent.
+const DAYS_LEFT_WARN: i64 = 30;
+const DAYS_LEFT_BAD: i64 = 3;
 
 /// A registered visitor whose certificate is in force.
 pub struct Arrival {
@@ -62,6 +66,8 @@ struct Inner {
     now: i64,
     files: (String, String, String),
     path: String,
+    /// Whether the request asks for a change.
+    changes: bool,
 }
 
 /// Whether an operation is allowed, and by which rule.
@@ -74,28 +80,40 @@ impl Frame {
     /// A frame around nothing, to nobody.
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
+        Self::around_nothing(false)
+    }
+
+    /// The same around the answer to a form.
+    #[cfg(test)]
+    pub(super) fn of_a_change() -> Self {
+        Self::around_nothing(true)
+    }
+
+    #[cfg(test)]
+    fn around_nothing(changes: bool) -> Self {
+        Self::of_one(changes, WhoAmIResponse::default(), &[])
+    }
+
+    /// The same to somebody who may do this.
+    #[cfg(test)]
+    fn of_one(changes: bool, who: WhoAmIResponse, may: &[&str]) -> Self {
+        let right =
+            |name: &&str| ((*name).to_owned(), Right { allowed: true, why_not: String::new() });
         Self(Arc::new(Inner {
-            who: WhoAmIResponse::default(),
-            rights: BTreeMap::new(),
+            who,
+            rights: may.iter().map(right).collect(),
             second_factor: GetSecondFactorStatusResponse::default(),
             now: now(),
             files: answer::files(),
             path: String::new(),
+            changes,
         }))
     }
 
     /// A frame for this visitor, who may do these operations.
     #[cfg(test)]
     pub(super) fn for_visitor(who: WhoAmIResponse, may: &[&str]) -> Self {
-        let allowed = || Right { allowed: true, why_not: String::new() };
-        Self(Arc::new(Inner {
-            who,
-            rights: may.iter().map(|operation| ((*operation).to_owned(), allowed())).collect(),
-            second_factor: GetSecondFactorStatusResponse::default(),
-            now: now(),
-            files: answer::files(),
-            path: String::new(),
-        }))
+        Self::of_one(false, who, may)
     }
 
     /// Who looks.
@@ -156,6 +174,41 @@ impl Frame {
         self.0.now
     }
 
+    /// Whether a change was asked for.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.0.changes
+    }
+
+    /// The page on which what was asked for can be seen.
+    #[must_use]
+    pub fn area(&self) -> &'static str {
+        log_in::area(&self.0.path)
+    }
+
+    /// A new id for a form, with which it is done once however often it is sent (a UUID, as the contract has it).
+    #[must_use]
+    pub fn request_id(&self) -> String {
+        uuid::Uuid::now_v7().to_string()
+    }
+
+    /// How many days the visitor's certificate has left, in words.
+    #[must_use]
+    pub fn days(&self) -> String {
+        let days = self.0.who.days_left;
+        format!("{days} {} left", words::plural(days.unsigned_abs(), "day"))
+    }
+
+    /// How soon the visitor's certificate ends, as the class of a tag.
+    #[must_use]
+    pub fn days_class(&self) -> &'static str {
+        match self.0.who.days_left {
+            ..DAYS_LEFT_BAD => "tag bad",
+            DAYS_LEFT_BAD..DAYS_LEFT_WARN => "tag warn",
+            _ => "soft",
+        }
+    }
+
     /// The path of the stylesheet.
     #[must_use]
     pub fn style(&self) -> &str {
@@ -189,10 +242,10 @@ impl FromRequestParts<Contract> for Arrival {
     async fn from_request_parts(parts: &mut Parts, contract: &Contract) -> Result<Self, Response> {
         let calls = contract.calls(&parts.extensions, &parts.headers);
         let who = calls.security().who_am_i(WhoAmIRequest {}).await;
-        let who = who.map_err(|status| unreachable(&status))?.into_inner();
+        let who = who.map_err(|status| unreachable(parts, &status))?.into_inner();
         if !who.thumbprint.is_empty() && !is_known(&who) {
             // On a node that belongs to no cluster nobody is known; that is another page.
-            second_factor_status(&calls).await.map_err(|status| unreachable(&status))?;
+            second_factor_status(&calls).await.map_err(|status| unreachable(parts, &status))?;
         }
         match Refusal::of(&who) {
             Some(refusal) => Err(refusal.into_response()),
@@ -236,7 +289,7 @@ fn turned_away(parts: &Parts, status: &Status) -> Response {
     match answer::reason(status).as_str() {
         LOG_IN_FIRST => log_in::ask(parts),
         NOT_ENROLLED => answer::see(second_factor::PATH),
-        _ => unreachable(status),
+        _ => unreachable(parts, status),
     }
 }
 
@@ -263,7 +316,8 @@ async fn frame(
     rights: BTreeMap<String, Right>,
     parts: &Parts,
 ) -> Result<Frame, Response> {
-    let second_factor = second_factor_status(calls).await.map_err(|status| unreachable(&status))?;
+    let second_factor = second_factor_status(calls).await;
+    let second_factor = second_factor.map_err(|status| unreachable(parts, &status))?;
     Ok(Frame(Arc::new(Inner {
         who,
         rights,
@@ -271,6 +325,7 @@ async fn frame(
         now: now(),
         files: answer::files(),
         path: parts.uri.path().to_owned(),
+        changes: asks_for_a_change(&parts.method),
     })))
 }
 
@@ -284,10 +339,15 @@ pub fn now() -> i64 {
 }
 
 /// The frame itself could not be had: this node serves no calls at the moment.
-fn unreachable(status: &Status) -> Response {
+fn unreachable(parts: &Parts, status: &Status) -> Response {
     let (code, title) = answer::as_http(status.code());
     let (style, _, icon) = answer::files();
-    answer::page_with(code, &Unavailable { style, icon, title, why: status.message() })
+    let changes = asks_for_a_change(&parts.method);
+    answer::page_with(code, &Unavailable { style, icon, title, why: status.message(), changes })
+}
+
+fn asks_for_a_change(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
 }
 
 #[derive(Template)]
@@ -297,4 +357,49 @@ struct Unavailable<'a> {
     icon: String,
     title: &'static str,
     why: &'a str,
+    changes: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn the_last_days_of_a_certificate_are_urgent() {
+        for (days_left, class, words) in [
+            (0, "tag bad", "0 days left"),
+            (1, "tag bad", "1 day left"),
+            (2, "tag bad", "2 days left"),
+            (3, "tag warn", "3 days left"),
+            (29, "tag warn", "29 days left"),
+            (30, "soft", "30 days left"),
+        ] {
+            let who = WhoAmIResponse { days_left, ..WhoAmIResponse::default() };
+            let frame = Frame::of_one(false, who, &[]);
+            assert_eq!((frame.days_class(), frame.days().as_str()), (class, words));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_stands_in_no_registry_is_not_led_to_a_page_of_it() {
+        for well_known in [false, true] {
+            let who = WhoAmIResponse { well_known, ..WhoAmIResponse::default() };
+            let frame = Frame::of_one(false, who, &["view-certificate"]);
+            let page = answer::in_frame(&frame, StatusCode::OK, "A title", "Words.");
+            let bytes = axum::body::to_bytes(page.into_body(), 1 << 20).await.unwrap();
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            assert_eq!(text.contains("/studio/certificate?t="), !well_known, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_a_form_is_one_that_the_contract_takes_and_never_the_same() {
+        let frame = Frame::for_tests();
+        let [one, other] = [frame.request_id(), frame.request_id()];
+        assert_ne!(one, other);
+        assert!(one.parse::<crate::names::RequestId>().is_ok(), "{one}");
+    }
 }

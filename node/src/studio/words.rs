@@ -20,6 +20,16 @@ pub fn date(unix_ms: i64) -> String {
         .map_or_else(|_| NONE.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M").to_string())
 }
 
+/// A date to the second, in UTC: `2026-11-22 08:15:30`; a dash for 0.
+#[must_use]
+pub fn moment(unix_ms: i64) -> String {
+    if unix_ms == 0 {
+        return NONE.to_owned();
+    }
+    Timestamp::from_millisecond(unix_ms)
+        .map_or_else(|_| NONE.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
 /// How far away a moment is: `in 89 days`, `3 hours ago`; a dash for 0.
 #[must_use]
 pub fn relative(unix_ms: i64, now: i64) -> String {
@@ -85,6 +95,18 @@ pub fn count(number: u64) -> String {
     out
 }
 
+/// A number of things: `1 document`, `12 documents`.
+#[must_use]
+pub fn several(number: u64, thing: &str) -> String {
+    format!("{} {}", count(number), plural(number, thing))
+}
+
+/// The name of that many things, for where the number stands apart: `document`, `documents`.
+#[must_use]
+pub fn plural(number: u64, thing: &str) -> String {
+    format!("{thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A size in binary units: `31.1 MiB`.
 #[must_use]
 #[allow(clippy::cast_precision_loss)] // One digit after the point is shown.
@@ -142,12 +164,17 @@ mod tests {
         assert_eq!(relative(i64::MIN, i64::MAX), "292471208 years ago");
         assert_eq!(date(1_795_334_400_000), "2026-11-22 08:00");
         assert_eq!(date(i64::MAX), NONE);
+        assert_eq!(moment(1_795_334_407_999), "2026-11-22 08:00:07");
+        assert_eq!((moment(0).as_str(), moment(i64::MAX).as_str()), (NONE, NONE));
     }
 
     #[test]
     fn numbers_and_queries() {
         assert_eq!(count(0), "0");
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(several(0, "record"), "0 records");
+        assert_eq!(several(1, "record"), "1 record");
+        assert_eq!(several(1_000, "record"), "1\u{202f}000 records");
         assert_eq!(bytes(512), "512 B");
         assert_eq!(bytes(32_610_714), "31.1 MiB");
         assert_eq!(query(&[("a", "x y&\"<"), ("b", ""), ("c", "ü")]), "?a=x%20y%26%22%3C&c=%C3%BC");

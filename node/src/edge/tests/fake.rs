@@ -49,6 +49,8 @@ pub(super) enum Mood {
     Passive,
     /// Proposals and reads never come back before the deadline.
     Silent,
+    /// Proposals are applied, and their answers are lost.
+    Unanswered,
 }
 
 pub(super) struct Fake {
@@ -120,6 +122,14 @@ impl Fake {
         Ok(())
     }
 
+    /// What of an applied proposal the caller gets to know.
+    fn arrives(&self, applied: Applied) -> Result<Applied, Error> {
+        match self.mood() {
+            Mood::Unanswered => Err(Error::Timeout),
+            Mood::Serving | Mood::Stale | Mood::Passive | Mood::Silent => refused(applied),
+        }
+    }
+
     fn envelope(author: Author, id: RequestId, inner: command::Command) -> Command {
         let (author, internal_reason) = match author {
             Author::Certificate(thumbprint) => (thumbprint.as_bytes().to_vec(), String::new()),
@@ -161,7 +171,7 @@ impl Engine for Fake {
     fn state(&self) -> State {
         match self.mood() {
             Mood::Passive => State::Passive("waiting for n2".into()),
-            Mood::Serving | Mood::Stale | Mood::Silent => State::Member,
+            Mood::Serving | Mood::Stale | Mood::Silent | Mood::Unanswered => State::Member,
         }
     }
 
@@ -182,7 +192,7 @@ impl Engine for Fake {
         assert_eq!(permit.operation(), cluster::operation(&command));
         self.answers(deadline).await?;
         let applied = self.apply_cluster(permit.author(), request_id, command);
-        refused(applied)
+        self.arrives(applied)
     }
 
     async fn propose_as_member(
@@ -214,7 +224,7 @@ impl Engine for Fake {
         let group = permit.database().0;
         let records = state.groups.entry(group).or_default();
         let applied = records.batch(group, |overlay| database::apply(index, &command, overlay));
-        refused(applied.unwrap())
+        self.arrives(applied.unwrap())
     }
 
     async fn document(

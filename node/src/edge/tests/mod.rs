@@ -10,6 +10,8 @@ mod rpcs;
 mod server;
 mod server_certificates;
 mod studio;
+mod studio_audit;
+mod studio_changes;
 mod studio_data;
 mod trust;
 

@@ -110,6 +110,7 @@ fn is_guarded(shown: &Shown, is_asset: bool) {
         ("referrer-policy", "same-origin"),
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),
+        ("strict-transport-security", "max-age=31536000"),
     ] {
         assert_eq!(shown.header(name), value, "{what}: {name}");
     }

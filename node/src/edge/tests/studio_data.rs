@@ -5,22 +5,23 @@ use std::collections::BTreeMap;
 use super::*;
 
 /// A browser with a certificate.
-struct Browser {
-    client: Client,
+pub(super) struct Browser {
+    pub(super) client: Client,
 }
 
 /// What came back of a request.
 #[derive(Debug)]
-struct Shown {
+pub(super) struct Shown {
     http: u16,
     /// Where it leads on.
-    location: String,
-    text: String,
+    pub(super) location: String,
+    pub(super) text: String,
 }
 
 impl Shown {
     /// Everything that this page must say, and what it must not.
-    fn check(&self, http: u16, says: &[&str], never: &[&str]) {
+    #[track_caller]
+    pub(super) fn check(&self, http: u16, says: &[&str], never: &[&str]) {
         assert_eq!(self.http, http, "{}", self.text);
         for part in says {
             assert!(self.text.contains(part), "no {part:?} in {}", self.text);
@@ -31,21 +32,22 @@ impl Shown {
     }
 
     /// The path of the first link with this mark before its address.
-    fn link(&self, mark: &str) -> Option<String> {
+    pub(super) fn link(&self, mark: &str) -> Option<String> {
         let (_, rest) = self.text.split_once(mark)?;
         let (_, rest) = rest.split_once("href=\"")?;
         Some(unescaped(rest.split_once('"')?.0))
     }
 
     /// The value of the first field of this name.
-    fn value(&self, name: &str) -> String {
+    #[track_caller]
+    pub(super) fn value(&self, name: &str) -> String {
         let mark = format!("name=\"{name}\" value=\"");
         let found = self.text.split_once(&mark).and_then(|(_, rest)| rest.split_once('"'));
         unescaped(found.unwrap_or_else(|| panic!("no field {name} in {}", self.text)).0)
     }
 }
 
-fn unescaped(text: &str) -> String {
+pub(super) fn unescaped(text: &str) -> String {
     text.replace("&#38;", "&").replace("&#34;", "\"").replace("&#60;", "<").replace("&#62;", ">")
 }
 
@@ -63,11 +65,11 @@ fn encoded(fields: &[(&str, &str)]) -> String {
 }
 
 impl Browser {
-    async fn of(fixture: &Fixture, who: &TlsIdentity) -> Self {
+    pub(super) async fn of(fixture: &Fixture, who: &TlsIdentity) -> Self {
         Self { client: fixture.connect(Some(who)).await }
     }
 
-    async fn send(&self, method: &str, path: &str, body: Vec<u8>) -> Shown {
+    pub(super) async fn send(&self, method: &str, path: &str, body: Vec<u8>) -> Shown {
         let origin = format!("https://{}", self.client.address);
         let request = http::Request::builder()
             .method(method)
@@ -85,11 +87,11 @@ impl Browser {
         Shown { http, location, text: String::from_utf8(bytes.to_vec()).unwrap() }
     }
 
-    async fn get(&self, path: &str) -> Shown {
+    pub(super) async fn get(&self, path: &str) -> Shown {
         self.send("GET", path, Vec::new()).await
     }
 
-    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Shown {
+    pub(super) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Shown {
         self.send("POST", path, encoded(fields).into_bytes()).await
     }
 
@@ -99,7 +101,7 @@ impl Browser {
     }
 }
 
-async fn started() -> (Fixture, Browser) {
+pub(super) async fn started() -> (Fixture, Browser) {
     let fixture = Fixture::start();
     fixture.create_database("sales").await;
     let browser = Browser::of(&fixture, &fixture.root).await;
@@ -192,7 +194,7 @@ async fn markup_and_characters_that_nobody_sees_are_shown_as_what_they_are() {
     assert!(!list.text.contains(['\u{202e}', '\0']), "a list has them by their numbers alone");
     let path = list.link("<tbody>").unwrap();
     let page = root.get(&path).await;
-    page.check(200, &["nobody sees", "line 1, character", "U+202E"], never);
+    page.check(200, &["nobody sees", "line 2, character", "U+202E"], never);
     let outside = page.text.split("<textarea").next().unwrap();
     assert_eq!(outside.matches('\u{202e}').count(), 1, "in the id of the form and nowhere else");
     // What the form holds is the document, so that saving it again changes nothing.
@@ -222,7 +224,7 @@ async fn a_reader_sees_what_they_may_and_why_not_the_rest() {
     let database = reader.get("/studio/database?db=sales").await;
     database.check(
         200,
-        &["documents</div>", "Needs Operator clearance", "B2.54a"],
+        &["</b>document</div>", "Needs Operator clearance", "B2.54a"],
         &["<form class=\"inline\" method=\"post\" action=\"/studio/database/access\""],
     );
     let list = reader.get("/studio/documents?db=sales").await;
@@ -265,7 +267,7 @@ async fn a_reader_sees_what_they_may_and_why_not_the_rest() {
     }
     // The page around them stays, so that another database can be chosen.
     reader.get("/studio/documents?db=wages").await.check(403, &["sales</option>"], &["Export"]);
-    root.get("/studio/document?db=sales&id=a").await.check(200, &["&#34;n&#34;:1"], &[]);
+    root.get("/studio/document?db=sales&id=a").await.check(200, &["&#34;n&#34;: 1"], &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,19 +406,25 @@ async fn access_is_given_and_taken_from_the_side_of_the_database() {
     assert!(holds("none").await);
     send(give("read-write", &etag, &asked.value("confirmed"))).await.check(303, &[], &[]);
     assert!(holds("Read/Write").await);
-    // Less needs no confirmation; what is no access takes none away; an old form changes nothing.
+    // What is no access takes none away; an old form changes nothing; less is confirmed as more is.
     for forged in ["", "owner"] {
         let refused = send(give(forged, "", "")).await;
         refused.check(400, &["no access that there is"], &[]);
     }
     send(give("none", &etag, "")).await.check(409, &[], &[]);
     assert!(holds("Read/Write").await);
-    let etag = root.get("/studio/database?db=sales").await.value("etag");
-    send(give("read", &etag, "")).await.check(303, &[], &[]);
-    assert!(holds("Read").await);
-    let etag = root.get("/studio/database?db=sales").await.value("etag");
-    send(give("none", &etag, "")).await.check(303, &[], &[]);
-    assert!(holds("none").await);
+    let found = root.get("/studio/database/grant?db=sales&q=some").await;
+    found.check(200, &["<option value=\"read-write\" selected>"], &["\"read\" selected"]);
+    for (access, words, held) in
+        [("read", "takes rights away", "Read"), ("none", "takes all access to sales away", "none")]
+    {
+        let etag = root.get("/studio/database?db=sales").await.value("etag");
+        let asked = send(give(access, &etag, "")).await;
+        asked.check(200, &[words, "Nothing was changed yet", "less"], &["more rights"]);
+        assert!(!holds(held).await, "it waits for the confirmation");
+        send(give(access, &etag, &asked.value("confirmed"))).await.check(303, &[], &[]);
+        assert!(holds(held).await);
+    }
     let operator = op.thumbprint().to_string();
     let fields = [("db", "sales"), ("t", operator.as_str()), ("access", "read")];
     root.post("/studio/database/access", &fields).await.check(
@@ -458,6 +466,7 @@ async fn a_database_is_created_disabled_and_deleted_by_its_typed_name() {
     );
     root.get("/studio/documents?db=sales").await.check(409, &["is disabled"], &[]);
     root.get("/studio/documents").await.check(200, &["selected>new"], &["is disabled"]);
+    root.get("/studio").await.check(200, &["<b>2</b>", "databases, 1 disabled"], &[]);
     root.post("/studio/database/state", &[("db", "sales"), ("to", "enabled")]).await.check(
         303,
         &[],

@@ -8,7 +8,7 @@ use rookery_proto::{
 };
 use serde::Deserialize;
 
-use super::{several, wrong::Wrong};
+use super::wrong::Wrong;
 use crate::studio::{answer::Refused, contract::Calls, visit::Frame, words};
 
 /// Databases in the grid. A cluster with more of them gives rights one database at a time, from the database's side.
@@ -154,7 +154,7 @@ impl Sheet {
     /// Grants that are kept and not listed, counted.
     #[must_use]
     pub fn kept(&self) -> String {
-        several(self.beyond().len(), "more grant", "more grants")
+        words::several(self.beyond().len() as u64, "more grant")
     }
 
     /// Grants on databases that the grid does not list, as fields: a form that left them out would withdraw them.

@@ -121,7 +121,7 @@ impl Shown {
     /// Further certificates of the entry, counted.
     #[must_use]
     pub fn further(&self) -> String {
-        several(self.it.secondaries.len(), "further certificate", "further certificates")
+        words::several(self.it.secondaries.len() as u64, "further certificate")
     }
 
     /// The thumbprints of the entry, the primary's first.
@@ -142,12 +142,6 @@ pub fn state_class(state: &str) -> &'static str {
     }
 }
 
-/// A number of things: `1 operation`, `12 operations`.
-fn several(number: usize, one: &str, many: &str) -> String {
-    let count = words::count(u64::try_from(number).unwrap_or(u64::MAX));
-    format!("{count} {}", if number == 1 { one } else { many })
-}
-
 /// A certificate in PEM (RFC 7468).
 fn pem(der: &[u8]) -> String {
     use base64::Engine as _;
@@ -161,15 +155,6 @@ fn pem(der: &[u8]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::{fs, path::Path};
-
-    use super::*;
-
-    #[test]
-    fn things_are_counted_in_the_words_that_fit() {
-        for (number, expected) in [(0, "0 grants"), (1, "1 grant"), (1234, "1\u{202f}234 grants")] {
-            assert_eq!(several(number, "grant", "grants"), expected);
-        }
-    }
 
     /// The rule of a button that cannot be pressed, for those who see no tooltip.
     #[test]

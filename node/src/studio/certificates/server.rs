@@ -216,7 +216,7 @@ pub async fn replace(visit: Visit, mut form: WithFiles) -> Answer {
     let content = form.files.remove("file").map(|content| content.to_vec()).unwrap_or_default();
     let password = form.take("password");
     let request = ReplaceServerCertificatesRequest {
-        certificates: vec![NewServerCertificate { node: form.take("node"), content, password }],
+        certificates: vec![NewServerCertificate { node: String::new(), content, password }],
         force: !form.take("force").is_empty(),
         immediately: !form.take("immediately").is_empty(),
         supersede: !form.take("supersede").is_empty(),

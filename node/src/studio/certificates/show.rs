@@ -15,7 +15,7 @@ use super::{
     Shown,
     actions::Act,
     connections::{Cut, Done, Open},
-    found, several,
+    found,
 };
 use crate::studio::{
     answer::{Answer, Refused, page as answer_page},
@@ -56,11 +56,11 @@ struct Show {
 
 impl Show {
     fn operations(&self, allowed: &[Explanation]) -> String {
-        several(allowed.len(), "operation", "operations")
+        words::several(allowed.len() as u64, "operation")
     }
 
     fn left_out(&self) -> String {
-        several(self.databases_left_out, "more database", "more databases")
+        words::several(self.databases_left_out as u64, "more database")
     }
 
     fn author_path(&self) -> String {

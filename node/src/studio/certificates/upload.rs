@@ -17,7 +17,7 @@ use super::{
     Shown,
     confirm::{self, Answered, Question, Why},
     fields::{ACCESSES, Difference, Fields, Sheet, differences},
-    found, once, pem, several,
+    found, once, pem,
     wrong::{self, Wrong},
 };
 use crate::studio::{
@@ -109,7 +109,7 @@ impl RightsPage {
         match self.sheet.fields.other(ISSUERS).parse::<usize>() {
             Ok(0) | Err(_) => String::new(),
             Ok(1) => "1 certificate of an issuer was".to_owned(),
-            Ok(more) => several(more, "", "certificates of issuers were"),
+            Ok(more) => format!("{more} certificates of issuers were"),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Grants from the database's side: search a User by name, give, change, take. Every change is an edit of one certificate,
-//! all its other grants kept, and is confirmed where it gives more than before.
+//! all its other grants kept, and is confirmed where it gives or takes anything.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use super::{path, show};
 use crate::studio::{
     answer::{self, Answer, Refused},
+    outcome::Wrong,
     posted::Posted,
     visit::{Frame, Visit},
     words,
@@ -83,6 +84,12 @@ impl User {
         words::access(self.access)
     }
 
+    /// Whether the form is to begin with this access: what they have, or the least.
+    fn begins_with(&self, access: Access) -> bool {
+        let none = self.access == i32::from(Access::Unspecified);
+        self.access == i32::from(access) || (none && access == Access::Read)
+    }
+
     fn short(&self) -> &str {
         words::short(&self.it.thumbprint)
     }
@@ -118,9 +125,11 @@ pub struct Change {
     /// Of the registration that was shown.
     #[serde(default)]
     etag: String,
-    /// The etag of the registration that was shown when more rights were confirmed.
+    /// The etag of the registration that was shown when the change was confirmed.
     #[serde(default)]
     confirmed: String,
+    #[serde(default)]
+    request_id: String,
 }
 
 impl Change {
@@ -147,10 +156,22 @@ struct ConfirmPage {
     frame: Frame,
     change: Change,
     user: User,
-    after: &'static str,
+    after: i32,
 }
 
 impl ConfirmPage {
+    fn gives(&self) -> bool {
+        self.after > self.user.access
+    }
+
+    fn takes_all(&self) -> bool {
+        self.after == i32::from(Access::Unspecified)
+    }
+
+    fn then(&self) -> &'static str {
+        words::access(self.after)
+    }
+
     fn back(&self) -> String {
         path(&self.change.db)
     }
@@ -158,42 +179,64 @@ impl ConfirmPage {
 
 /// `POST /studio/database/access`.
 pub async fn submit(visit: Visit, Posted(change): Posted<Change>) -> Answer {
-    match changed(&visit, &change).await {
-        Ok(None) => Ok(answer::see(&path(&change.db))),
-        Ok(Some((user, after))) => {
-            Ok(answer::page(&ConfirmPage { frame: visit.frame, change, user, after }))
+    let (status, wrong) = match wanted(&visit, &change).await {
+        Ok(Wanted::Confirmation(user, after)) => {
+            let page = ConfirmPage { frame: visit.frame, change, user: *user, after };
+            return Ok(answer::page(&page));
         }
-        // Whoever may not is told so, whatever they may see of the database.
-        Err(status) if status.code() == Code::PermissionDenied => {
-            Err(Refused::on(&visit.frame)(status))
-        }
+        Ok(Wanted::Edit(edit)) => match visit.calls.security().edit_certificate(*edit).await {
+            Ok(_) => return Ok(answer::see(&path(&change.db))),
+            Err(status) => {
+                let wrong = Wrong::of(&visit.frame, &status, &change.request_id);
+                (status, wrong)
+            }
+        },
         Err(status) => {
-            let which = show::Which { db: change.db, page: String::new() };
-            show::shown(visit, which, Some(status)).await
+            let wrong = Wrong::of(&visit.frame, &status, "").unsent();
+            (status, wrong)
         }
+    };
+    // Whoever may not is told so, whatever they may see of the database.
+    if status.code() == Code::PermissionDenied {
+        return Err(Refused::told(&visit.frame, &status, wrong));
     }
+    show::after_change(visit, &change.db, &status, wrong).await
 }
 
-/// Makes the change, or says what is to be confirmed before.
-async fn changed(visit: &Visit, change: &Change) -> Result<Option<(User, &'static str)>, Status> {
+/// What comes next.
+enum Wanted {
+    Confirmation(Box<User>, i32),
+    Edit(Box<EditCertificateRequest>),
+}
+
+/// Looks what the change would change: what changes anything is confirmed first.
+async fn wanted(visit: &Visit, change: &Change) -> Result<Wanted, Status> {
     let after = change.access()?;
     let asked = GetCertificateRequest { thumbprint: change.t.trim().to_owned() };
     let found = visit.calls.security().get_certificate(asked).await?.into_inner();
-    let certificate = found.certificate.unwrap_or_default();
-    if certificate.clearance != i32::from(Clearance::User) {
-        let why = "Only a User has grants; every other clearance reaches all databases.";
-        return Err(Status::failed_precondition(why));
+    change.on(found.certificate.unwrap_or_default(), after)
+}
+
+impl Change {
+    fn on(&self, certificate: Certificate, after: i32) -> Result<Wanted, Status> {
+        if certificate.clearance != i32::from(Clearance::User) {
+            let why = "Only a User has grants; every other clearance reaches all databases.";
+            return Err(Status::failed_precondition(why));
+        }
+        let is_so = after == access(&certificate, &self.db);
+        let is_old = !self.etag.is_empty() && self.etag != certificate.etag;
+        // A form that comes a second time finds what it asks for, and what the cluster answered it the first time.
+        let comes_again = is_so && !self.request_id.is_empty();
+        if is_old && !comes_again {
+            let why =
+                "The certificate was changed after this page was opened. Open the database again.";
+            return Err(Status::aborted(why));
+        }
+        if !is_so && !self.is_confirmed(&certificate) {
+            return Ok(Wanted::Confirmation(Box::new(User::of(certificate, &self.db)), after));
+        }
+        Ok(Wanted::Edit(Box::new(edit(certificate, self, after))))
     }
-    if !change.etag.is_empty() && change.etag != certificate.etag {
-        let why =
-            "The certificate was changed after this page was opened. Open the database again.";
-        return Err(Status::aborted(why));
-    }
-    if after > access(&certificate, &change.db) && !change.is_confirmed(&certificate) {
-        return Ok(Some((User::of(certificate, &change.db), words::access(after))));
-    }
-    visit.calls.security().edit_certificate(edit(certificate, change, after)).await?;
-    Ok(None)
 }
 
 fn edit(certificate: Certificate, change: &Change, access: i32) -> EditCertificateRequest {
@@ -218,6 +261,7 @@ fn edit(certificate: Certificate, change: &Change, access: i32) -> EditCertifica
             "" => certificate.etag,
             shown => shown.to_owned(),
         },
+        request_id: change.request_id.clone(),
         ..EditCertificateRequest::default()
     }
 }
@@ -242,7 +286,7 @@ mod tests {
 
     fn change(db: &str, access: &str, etag: &str, confirmed: &str) -> Change {
         let [db, access, etag, confirmed] = [db, access, etag, confirmed].map(str::to_owned);
-        Change { db, t: "ab".repeat(32), access, etag, confirmed }
+        Change { db, t: "ab".repeat(32), access, etag, confirmed, request_id: String::new() }
     }
 
     #[test]
@@ -283,6 +327,29 @@ mod tests {
         }
         let none = Certificate { etag: String::new(), ..alice() };
         assert!(!change("new", "read", "", "").is_confirmed(&none));
+    }
+
+    #[test]
+    fn what_gives_or_takes_is_confirmed_and_a_copy_of_the_form_is_answered_as_the_first() {
+        let check = |change: Change, expected: Result<&str, Code>| {
+            let wanted = change.access().and_then(|after| change.on(alice(), after));
+            let wanted = wanted.map(|it| match it {
+                Wanted::Confirmation(..) => "confirm",
+                Wanted::Edit(_) => "edit",
+            });
+            assert_eq!(wanted.map_err(|status| status.code()), expected, "{change:?}");
+        };
+        let again = |change: Change| Change { request_id: "id".to_owned(), ..change };
+        for access in ["none", "read-write", "admin"] {
+            check(change("sales", access, "7", ""), Ok("confirm"));
+            check(change("sales", access, "7", "6"), Ok("confirm"));
+            check(change("sales", access, "7", "7"), Ok("edit"));
+            check(again(change("sales", access, "6", "6")), Err(Code::Aborted));
+        }
+        check(change("sales", "read", "7", ""), Ok("edit"));
+        check(change("sales", "read", "6", ""), Err(Code::Aborted));
+        check(again(change("sales", "read", "6", "6")), Ok("edit"));
+        check(change("other", "none", "7", ""), Ok("edit"));
     }
 
     #[test]

@@ -29,22 +29,25 @@ const GRANTS_MAX: u32 = 1_000;
 pub struct State {
     db: String,
     to: To,
+    #[serde(default)]
+    request_id: String,
 }
 
 /// `POST /studio/database/state`.
 pub async fn set_state(visit: Visit, Posted(form): Posted<State>) -> Answer {
     let Visit { calls, frame } = visit;
-    let (name, request_id) = (form.db.clone(), String::new());
-    match form.to {
+    let (name, request_id) = (form.db.clone(), form.request_id.clone());
+    let done = match form.to {
         To::Enabled => {
             let asked = EnableDatabaseRequest { name, request_id };
-            calls.databases().enable_database(asked).await.map_err(Refused::on(&frame))?;
+            calls.databases().enable_database(asked).await.map(drop)
         }
         To::Disabled => {
             let asked = DisableDatabaseRequest { name, request_id };
-            calls.databases().disable_database(asked).await.map_err(Refused::on(&frame))?;
+            calls.databases().disable_database(asked).await.map(drop)
         }
-    }
+    };
+    done.map_err(Refused::of_form(&frame, &form.request_id))?;
     Ok(answer::see(&path(&form.db)))
 }
 
@@ -120,17 +123,21 @@ pub struct Delete {
     db: String,
     #[serde(default)]
     typed: String,
+    #[serde(default)]
+    request_id: String,
 }
 
 /// `POST /studio/database/delete`.
 pub async fn delete(visit: Visit, Posted(form): Posted<Delete>) -> Answer {
     let Visit { calls, frame } = visit;
     if form.typed != form.db {
-        let lost = Lost::with(&calls, &frame, &form.db).await.map_err(Refused::on(&frame))?;
+        let lost = Lost::with(&calls, &frame, &form.db).await;
+        let lost = lost.map_err(Refused::before_change(&frame))?;
         let page = DeletePage { frame, name: form.db, lost, wrong: true };
         return Ok(answer::page_with(StatusCode::BAD_REQUEST, &page));
     }
-    let asked = DeleteDatabaseRequest { name: form.db, request_id: String::new() };
-    calls.databases().delete_database(asked).await.map_err(Refused::on(&frame))?;
+    let asked = DeleteDatabaseRequest { name: form.db, request_id: form.request_id.clone() };
+    let deleted = calls.databases().delete_database(asked).await;
+    deleted.map_err(Refused::of_form(&frame, &form.request_id))?;
     Ok(answer::see("/studio/databases"))
 }

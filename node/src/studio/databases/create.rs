@@ -10,6 +10,7 @@ use tonic::Status;
 use super::{name, nodes, path};
 use crate::studio::{
     answer::{self, Answer},
+    outcome::Wrong,
     posted::Posted,
     visit::{Frame, Visit},
 };
@@ -23,7 +24,8 @@ struct Page {
     frame: Frame,
     nodes: Vec<String>,
     entered: Entered,
-    wrong: Option<(String, String)>,
+    wrong: Option<Wrong>,
+    request_id: String,
 }
 
 /// A new database as it was entered.
@@ -32,6 +34,7 @@ struct Page {
 pub struct Entered {
     name: String,
     replicas: String,
+    request_id: String,
     /// Every other field, the chosen nodes among them.
     #[serde(flatten)]
     others: BTreeMap<String, String>,
@@ -57,7 +60,7 @@ impl Entered {
                 return Err(Status::invalid_argument(why));
             }
         };
-        let (name, request_id) = (self.name.trim().to_owned(), String::new());
+        let (name, request_id) = (self.name.trim().to_owned(), self.request_id.clone());
         Ok(CreateDatabaseRequest { name, replicas, nodes, request_id })
     }
 }
@@ -67,7 +70,8 @@ pub async fn form(visit: Visit) -> Answer {
     let Visit { calls, frame } = visit;
     let nodes: Vec<String> = nodes(&calls, &frame).await.iter().map(name).collect();
     let entered = Entered { replicas: nodes.len().clamp(1, 3).to_string(), ..Entered::default() };
-    Ok(answer::page(&Page { frame, nodes, entered, wrong: None }))
+    let request_id = frame.request_id();
+    Ok(answer::page(&Page { frame, nodes, entered, wrong: None, request_id }))
 }
 
 /// `POST /studio/databases/create`.
@@ -82,8 +86,10 @@ pub async fn submit(visit: Visit, Posted(entered): Posted<Entered>) -> Answer {
         Err(status) => {
             let nodes = nodes(&calls, &frame).await.iter().map(name).collect();
             let (code, _) = answer::as_http(status.code());
-            let wrong = Some(answer::field(&status));
-            Ok(answer::page_with(code, &Page { frame, nodes, entered, wrong }))
+            let wrong = Wrong::of(&frame, &status, &entered.request_id);
+            let request_id = wrong.request_id(&frame, &entered.request_id);
+            let page = Page { frame, nodes, entered, wrong: Some(wrong), request_id };
+            Ok(answer::page_with(code, &page))
         }
     }
 }
@@ -97,6 +103,7 @@ mod tests {
         let entered = |replicas: &str, nodes: &[&str]| Entered {
             name: " sales ".to_owned(),
             replicas: replicas.to_owned(),
+            request_id: String::new(),
             others: nodes.iter().map(|it| ((*it).to_owned(), "on".to_owned())).collect(),
         };
         let check = |replicas: &str, nodes: &[&str], expected: Option<(u32, &[&str])>| {

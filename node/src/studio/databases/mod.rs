@@ -25,6 +25,7 @@ use rookery_proto::{
 };
 use tonic::{Request, Status};
 
+pub use super::words::several;
 use super::{contract::Calls, visit::Frame, words};
 
 /// How long a page waits for one of several answers, so that one database in trouble does not hold it up.
@@ -43,12 +44,6 @@ fn path(database: &str) -> String {
 
 fn documents_path(database: &str) -> String {
     format!("/studio/documents{}", words::query(&[("db", database)]))
-}
-
-/// A number of things: `1 document`, `12 documents`.
-fn several(number: u64, thing: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {thing}{plural}", words::count(number))
 }
 
 /// All nodes with their groups; none for those who may not see them, or where they do not answer.

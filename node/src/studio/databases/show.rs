@@ -17,6 +17,7 @@ use crate::studio::{
     answer::{self, Answer, Refused},
     contract::Calls,
     odd::{self, Piece},
+    outcome::Wrong,
     rights::Rights,
     visit::{Frame, Visit},
     words,
@@ -52,7 +53,7 @@ struct Show {
     /// `None` for those who may not see certificates.
     holders: Option<Vec<Holder>>,
     more_holders: bool,
-    wrong: Option<String>,
+    wrong: Option<Wrong>,
 }
 
 impl Show {
@@ -73,6 +74,8 @@ impl Show {
 /// How much there is, and in which collections.
 struct Counted {
     documents: String,
+    /// Document or documents.
+    called: String,
     bytes: String,
     applied: String,
     node: String,
@@ -110,6 +113,7 @@ impl Counted {
         };
         Self {
             documents: words::count(answer.documents),
+            called: words::plural(answer.documents, "document"),
             bytes: words::bytes(answer.bytes),
             applied: words::count(answer.applied_index),
             node: answer.node,
@@ -149,25 +153,51 @@ impl Holder {
 
 /// `GET /studio/database?db=`.
 pub async fn page(visit: Visit, Query(which): Query<Which>) -> Answer {
-    shown(visit, which, None).await
+    let Visit { calls, frame } = visit;
+    let it = found(&calls, &which).await.map_err(Refused::on(&frame))?;
+    shown(&calls, frame, which, it, None).await
 }
 
-/// The page, and what went wrong with a change that was asked for on it.
-pub(super) async fn shown(visit: Visit, which: Which, wrong: Option<Status>) -> Answer {
+/// The page, and what went wrong with a change that was asked for on it. Where there is no page to be had, that alone:
+/// what came of the change is not to be lost.
+pub(super) async fn after_change(visit: Visit, db: &str, status: &Status, wrong: Wrong) -> Answer {
     let Visit { calls, frame } = visit;
+    let which = Which { db: db.to_owned(), page: String::new() };
+    if let Ok(it) = found(&calls, &which).await {
+        let told = (wrong.clone(), answer::as_http(status.code()).0);
+        if let Ok(page) = shown(&calls, frame.clone(), which, it, Some(told)).await {
+            return Ok(page);
+        }
+    }
+    Err(Refused::told(&frame, status, wrong))
+}
+
+async fn found(calls: &Calls, which: &Which) -> Result<Database, Status> {
     let asked = GetDatabaseRequest { name: which.db.clone() };
-    let found = calls.databases().get_database(asked).await.map_err(Refused::on(&frame))?;
-    let it = found.into_inner().database.unwrap_or_default();
-    let rights = Rights::on(&calls, &frame, &it.name).await?;
+    let found = calls.databases().get_database(asked).await?;
+    Ok(found.into_inner().database.unwrap_or_default())
+}
+
+async fn shown(
+    calls: &Calls,
+    frame: Frame,
+    which: Which,
+    it: Database,
+    wrong: Option<(Wrong, StatusCode)>,
+) -> Answer {
+    let rights = Rights::on(calls, &frame, &it.name).await?;
     let enabled = is_enabled(it.state);
     let (counted, record, status, holders) = tokio::join!(
-        count(&calls, &rights, enabled, &which),
-        record(&calls, &frame, &it.name),
-        nodes(&calls, &frame),
-        holders(&calls, &frame, &it.name),
+        count(calls, &rights, enabled, &which),
+        record(calls, &frame, &it.name),
+        nodes(calls, &frame),
+        holders(calls, &frame, &it.name),
     );
     let (holders, more_holders) = holders?;
-    let code = wrong.as_ref().map_or(StatusCode::OK, |it| answer::as_http(it.code()).0);
+    let (wrong, code) = match wrong {
+        Some((wrong, code)) => (Some(wrong), code),
+        None => (None, StatusCode::OK),
+    };
     let page = Show {
         enabled,
         created: words::date(it.created_unix_ms),
@@ -177,7 +207,7 @@ pub(super) async fn shown(visit: Visit, which: Which, wrong: Option<Status>) -> 
         counted,
         holders,
         more_holders,
-        wrong: wrong.map(|status| answer::field(&status).1),
+        wrong,
         it,
         frame,
     };

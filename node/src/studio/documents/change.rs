@@ -17,6 +17,7 @@ use crate::{
     studio::{
         answer::{self, Answer, Refused, reason},
         contract::Calls,
+        outcome::Wrong,
         posted::Posted,
         rights::Rights,
         visit::Visit,
@@ -38,6 +39,8 @@ pub struct Entered {
     /// Not empty where the text was stored on one line, and only the page spread it over many.
     #[serde(default)]
     one_line: String,
+    #[serde(default)]
+    request_id: String,
 }
 
 impl Entered {
@@ -76,7 +79,7 @@ pub async fn put(visit: Visit, Posted(entered): Posted<Entered>) -> Answer {
         collection: document.collection.clone(),
         json: document.json.clone(),
         precondition: Some(Precondition { condition: Some(entered.condition()) }),
-        request_id: String::new(),
+        request_id: entered.request_id.clone(),
     };
     match visit.calls.documents().put_document(request).await {
         Ok(_) => Ok(answer::see(&super::path(&entered.db, &entered.id))),
@@ -93,18 +96,22 @@ async fn refused(
 ) -> Answer {
     let Visit { calls, frame } = visit;
     let db = entered.db.clone();
-    let rights = Rights::on(&calls, &frame, &db).await?;
+    let wrong = Wrong::of(&frame, status, &entered.request_id);
+    // Where there is no page to be had, what came of the change is not to be lost.
+    let alone = || Refused::told(&frame, status, wrong.clone());
+    let rights = Rights::on(&calls, &frame, &db).await.map_err(|_| alone())?;
     let conflict = match is_conflict(status) {
-        true => Some(conflict(&calls, &db, &document).await.map_err(Refused::on(&frame))?),
+        true => Some(conflict(&calls, &db, &document).await.map_err(|_| alone())?),
         false => None,
     };
     if let Some(conflict) = &conflict {
         // Whoever saves from here on has seen this version.
         document.etag = conflict.now.as_ref().map_or_else(String::new, |it| it.etag.clone());
     }
-    let wrong = conflict.is_none().then(|| answer::field(status).1);
+    let request_id = wrong.request_id(&frame, &entered.request_id);
+    let wrong = conflict.is_none().then_some(wrong);
     let one_line = entered.is_one_line();
-    let page = Show { frame, rights, db, document, one_line, wrong, conflict };
+    let page = Show { frame, rights, db, document, one_line, wrong, conflict, request_id };
     Ok(answer::page_with(answer::as_http(status.code()).0, &page))
 }
 
@@ -142,22 +149,23 @@ fn is_conflict(status: &Status) -> bool {
 pub async fn delete(visit: Visit, Posted(entered): Posted<Entered>) -> Answer {
     let which = Which { db: entered.db.clone(), id: entered.id.clone() };
     if entered.etag.is_empty() {
-        let why = "The form names no version. Nothing was changed.";
+        let why = "The form names no version.";
         return show::stored(visit, which, Some(Status::invalid_argument(why))).await;
     }
     let request = DeleteDocumentRequest {
         database: entered.db.clone(),
         id: entered.id.clone(),
         precondition: Some(Precondition { condition: Some(entered.condition()) }),
-        request_id: String::new(),
+        request_id: entered.request_id.clone(),
     };
     match visit.calls.documents().delete_document(request).await {
         Ok(_) => Ok(answer::see(&Asked { db: entered.db, ..Asked::default() }.first())),
         Err(status) if is_conflict(&status) => {
-            let why = "Somebody changed this document after you opened it; this is how it reads now. Nothing was changed.";
+            let why =
+                "Somebody changed this document after you opened it; this is how it reads now.";
             show::stored(visit, which, Some(Status::aborted(why))).await
         }
-        Err(status) => Err(Refused::on(&visit.frame)(status)),
+        Err(status) => Err(Refused::of_form(&visit.frame, &entered.request_id)(status)),
     }
 }
 
@@ -174,6 +182,7 @@ mod tests {
             json: json.to_owned(),
             etag: etag.to_owned(),
             one_line: String::new(),
+            request_id: String::new(),
         };
         let check = |json: &str, expected: &str| {
             let document = entered(json, "").document();

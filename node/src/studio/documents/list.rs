@@ -90,8 +90,9 @@ struct Collection {
 }
 
 /// `GET /studio/documents`.
-pub async fn page(visit: Visit, Query(mut asked): Query<Asked>) -> Answer {
+pub async fn page(visit: Visit, Query(asked): Query<Asked>) -> Answer {
     let Visit { calls, frame } = visit;
+    let mut asked = asked.of_one_database();
     let request = ListDatabasesRequest { page_size: DATABASES_MAX, page_token: String::new() };
     let found = calls.databases().list_databases(request).await.map_err(Refused::on(&frame))?;
     let databases = found.into_inner().databases;

@@ -35,9 +35,20 @@ pub struct Asked {
     pub back: String,
     /// For an export: what was shown.
     pub rows: String,
+    /// The database that the form with the filters was of; empty: no form.
+    pub of: String,
 }
 
 impl Asked {
+    /// What the form asks for: filters and columns are of one database, so another one begins without them.
+    #[must_use]
+    pub fn of_one_database(self) -> Self {
+        match self.of.is_empty() || self.of.eq_ignore_ascii_case(&self.db) {
+            true => self,
+            false => Self { db: self.db, ..Self::default() },
+        }
+    }
+
     /// A path with this query, at another page.
     fn at(&self, path: &str, page: &str, back: &str, rows: &str) -> String {
         let pairs = [
@@ -162,6 +173,17 @@ mod tests {
                 |it: &str| if it.starts_with('&') { format!("{HERE}{it}") } else { it.to_owned() };
             assert_eq!(asked.next(next), full(expected_next), "{page} {back}");
             assert_eq!(asked.previous(), full(expected_previous), "{page} {back}");
+        }
+    }
+
+    #[test]
+    fn another_database_begins_without_the_filters_of_the_last_one() {
+        for (of, kept) in [("", true), ("sales", true), ("SALES", true), ("stock", false)] {
+            let (collection, columns) = ("C".to_owned(), "name".to_owned());
+            let asked = Asked { collection, columns, of: of.to_owned(), ..asked("t1", ".") };
+            let asked = asked.of_one_database();
+            assert_eq!((asked.db.as_str(), asked.is_filtered()), ("sales", kept), "{of}");
+            assert_eq!(asked.page.is_empty(), !kept, "{of}");
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{
         answer::{self, Answer, Refused},
         contract::Calls,
         odd::{self, Hidden, Piece},
+        outcome::Wrong,
         rights::Rights,
         visit::{Frame, Visit},
         words,
@@ -52,9 +53,11 @@ pub(super) struct Show {
     pub document: Document,
     /// The text is stored on one line, and spread over many for whoever edits it.
     pub one_line: bool,
-    pub wrong: Option<String>,
+    pub wrong: Option<Wrong>,
     /// What happened meanwhile.
     pub conflict: Option<Conflict>,
+    /// What the form is sent with.
+    pub request_id: String,
 }
 
 /// Somebody else was faster.
@@ -119,6 +122,14 @@ impl Show {
     /// The operation of the form.
     fn save(&self) -> &'static str {
         "put-document"
+    }
+
+    fn save_words(&self) -> &'static str {
+        match (self.conflict.is_some(), self.is_new()) {
+            (false, _) => "Save",
+            (true, true) => "Create it again",
+            (true, false) => "Save mine over that version",
+        }
     }
 
     fn may_save(&self) -> bool {
@@ -200,15 +211,23 @@ pub async fn page(visit: Visit, Query(which): Query<Which>) -> Answer {
     stored(visit, which, None).await
 }
 
-/// The page of a stored document, and what went wrong with it.
+/// The page of a stored document, and why a change of it was refused.
 pub(super) async fn stored(visit: Visit, which: Which, wrong: Option<Status>) -> Answer {
     let Visit { calls, frame } = visit;
-    let document = found(&calls, &which.db, &which.id).await.map_err(Refused::on(&frame))?;
+    let document = found(&calls, &which.db, &which.id).await;
+    let document = document.map_err(Refused::before_change(&frame))?;
     let rights = Rights::on(&calls, &frame, &which.db).await?;
     let code = wrong.as_ref().map_or(StatusCode::OK, |it| answer::as_http(it.code()).0);
-    let wrong = wrong.map(|status| answer::field(&status).1);
-    let one_line = layout::is_one_line(&document.json);
-    let page = Show { frame, rights, db: which.db, document, one_line, wrong, conflict: None };
+    let page = Show {
+        wrong: wrong.map(|status| Wrong::of(&frame, &status, "")),
+        request_id: frame.request_id(),
+        one_line: layout::is_one_line(&document.json),
+        conflict: None,
+        db: which.db,
+        document,
+        rights,
+        frame,
+    };
     Ok(answer::page_with(code, &page))
 }
 
@@ -230,6 +249,7 @@ pub async fn download(visit: Visit, Query(which): Query<Which>) -> Answer {
 pub async fn create_form(visit: Visit, Query(asked): Query<Asked>) -> Answer {
     let Visit { calls, frame } = visit;
     let rights = Rights::on(&calls, &frame, &asked.db).await?;
+    let request_id = frame.request_id();
     let document = Document {
         collection: asked.collection,
         json: b"{\n  \n}".to_vec(),
@@ -243,6 +263,7 @@ pub async fn create_form(visit: Visit, Query(asked): Query<Asked>) -> Answer {
         one_line: false,
         wrong: None,
         conflict: None,
+        request_id,
     };
     Ok(answer::page(&page))
 }
