@@ -22,6 +22,10 @@ pub type Moment = Duration;
 /// How near to an acknowledgement a request is of interest.
 pub const NEAR: Duration = Duration::from_millis(100);
 
+/// A grant is acknowledged after a short wait for all nodes; a silent one may go on denying until its registry is not
+/// fresh any more (a second by default) and it asks. Nothing is promised sooner, so denials count as late only afterwards.
+pub const GRANT_LAG: Duration = Duration::from_millis(1_500);
+
 /// A version of the permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {

@@ -263,14 +263,19 @@ impl Arena {
     }
 
     async fn transfer(&mut self, group: Group, to: usize) {
-        self.transfers.0 += 1;
+        // One to whom leads already moves nothing.
+        let leader = self.cluster.leader(name_of(group));
+        let leader = tokio::time::timeout(Duration::from_millis(500), leader).await;
+        let leads = matches!(leader, Ok(Ok(leader)) if leader == to);
+        self.transfers.0 += usize::from(!leads);
         let node_id = to as u64 + 1;
         let request = TransferLeaderRequest { group: name_of(group).to_owned(), node_id };
         let Ok(admin) = self.cluster.admin(to) else { return };
         let mut request = tonic::Request::new(request);
         request.set_timeout(Duration::from_secs(2));
         // Not where another fault is in the way.
-        self.transfers.1 += usize::from(admin.cluster().transfer_leader(request).await.is_ok());
+        let moved = admin.cluster().transfer_leader(request).await.is_ok() && !leads;
+        self.transfers.1 += usize::from(moved);
     }
 
     /// A new node with an empty folder joins through whichever member answers.

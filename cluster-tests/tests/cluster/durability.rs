@@ -241,7 +241,12 @@ impl Ordeal {
             );
             match way {
                 Way::Load | Way::Absence => {}
-                Way::Election => self.elect((victim + 1 + self.rounds % 2) % 3).await,
+                Way::Election => {
+                    // Whoever leads already is elected by nobody.
+                    let [one, another] = [(victim + 1) % 3, (victim + 2) % 3];
+                    let to = if self.leads(one).await { another } else { one };
+                    self.elect(to).await;
+                }
                 Way::Registration => self.register_somebody(victim).await,
                 Way::Creation => self.create_database(victim).await,
                 Way::AbsenceOfAnother => {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use cluster_tests::{
-    authorization_history::{self, Coverage, Version},
+    authorization_history::{self, Coverage, GRANT_LAG, Version},
     caller::{Caller, granted, request_id},
     cluster::{Cluster, HEAL_LIMIT},
     identity::Identity,
@@ -223,12 +223,11 @@ async fn random_histories_of_rights_hold_on_three_nodes() -> Result<()> {
     for (watch, worker) in running {
         let changes = worker.await??;
         for (line, requests) in lines::by_line(watch.finish().await?) {
-            let version =
-                |(rights, invoked, acknowledged): &(Rights, Duration, Duration)| Version {
-                    invoked: *invoked,
-                    acknowledged: Some(*acknowledged),
-                    allows: rights.allow(line),
-                };
+            let version = |(rights, invoked, acknowledged): &(Rights, Duration, Duration)| {
+                let allows = rights.allow(line);
+                let lag = if allows { GRANT_LAG } else { Duration::ZERO };
+                Version { invoked: *invoked, acknowledged: Some(*acknowledged + lag), allows }
+            };
             let versions: Vec<_> = changes.iter().map(version).collect();
             let checked = authorization_history::check(&versions, &requests);
             let checked = checked.with_context(|| format!("AUTHZ_SEED={seed}, {line:?}"))?;

@@ -135,13 +135,17 @@ async fn watches_a_replacement(
 /// The leadership goes to the second node; the third loses its vote and gets it back.
 async fn changes_roles(world: &World, admin: &Browser, album: &mut Album) -> Result<()> {
     let cluster = world.url(0, "/studio/cluster");
-    let row = |name: &str| format!("//tbody/tr[th[starts-with(normalize-space(), '{name}')]]");
+    // The name with its tags, and the role: not the buttons, of which one makes a leader.
+    let cell = |name: &str, part: &str| {
+        let row = format!("//tbody/tr[th[starts-with(normalize-space(), '{name}')]]");
+        if part == "leader" { format!("{row}/th") } else { format!("{row}/td[1]") }
+    };
     let shows = async |name: &str, part: &str| {
         eventually(&format!("{name} is {part}"), HEAL_LIMIT, async || {
             admin.goto(&cluster).await?;
             let script = format!(
                 "return document.evaluate(\"{}\", document, null, XPathResult.STRING_TYPE, null).stringValue",
-                row(name)
+                cell(name, part)
             );
             let text = admin.script(&script).await?;
             anyhow::ensure!(text.as_str().is_some_and(|it| it.contains(part)), "it is {text}");

@@ -5,9 +5,11 @@
 //! ([`super::freshness`]), so it refuses every request, those of its followers included: the database would stand still for
 //! as long as the link is broken.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
-use futures::future::join_all;
 use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 
 use super::{Consensus, Group};
@@ -18,9 +20,14 @@ impl Consensus {
     pub(super) async fn watch_freshness(&self) {
         let mut look = tokio::time::interval(limits::ESTRANGED / 4);
         let mut handed_over: Option<Instant> = None;
+        // To whom since this node was last fresh: whoever gave a database back hears no leader of the cluster either.
+        let mut tried: BTreeMap<GroupId, BTreeSet<u64>> = BTreeMap::new();
         loop {
             look.tick().await;
             let stale = self.freshness.stale_for(self.clock.boot());
+            if stale.is_zero() {
+                tried.clear();
+            }
             if !is_due(stale, handed_over.map(|at| at.elapsed())) {
                 continue;
             }
@@ -37,7 +44,13 @@ impl Consensus {
                 "this node hears no leader of the cluster, so it may decide nothing; the databases that it leads are \
                  handed over"
             );
-            join_all(led.iter().map(|group| self.hand_over(group))).await;
+            for group in led {
+                let before = tried.entry(group.id).or_default();
+                match self.hand_over_but(&group, before).await {
+                    Some(to) => drop(before.insert(to)),
+                    None => before.clear(), // Everybody was tried; then from the beginning.
+                }
+            }
         }
     }
 }

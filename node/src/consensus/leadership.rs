@@ -24,7 +24,7 @@ impl Consensus {
     ///
     /// # Errors
     /// What the leader refuses; [`Error::NoLeader`], [`Error::NotLeader`] where none was found until the deadline;
-    /// [`Error::Timeout`].
+    /// [`Error::Timeout`] where it may have been done all the same.
     pub async fn ask_leader(
         &self,
         permit: &Permit,
@@ -33,13 +33,20 @@ impl Consensus {
         deadline: Instant,
     ) -> Result<(), Error> {
         let call = LeaderCall { group: group.0, action: Some(action) };
+        // A try that was sent may have been carried out, whatever became of the next one.
+        let mut sent = false;
         loop {
-            let error = match self.try_leader(permit, &call, deadline).await {
+            let sent_before = sent;
+            let error = match self.try_leader(permit, &call, deadline, &mut sent).await {
                 Ok(()) => return Ok(()),
+                Err(Error::Refused(_)) if sent_before => return Err(Error::Timeout),
                 Err(error) => error,
             };
-            if !error.is_transient() || Instant::now() + RETRY_PAUSE >= deadline {
+            if !error.is_transient() {
                 return Err(error);
+            }
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(if sent { Error::Timeout } else { error });
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
@@ -50,9 +57,11 @@ impl Consensus {
         permit: &Permit,
         call: &LeaderCall,
         deadline: Instant,
+        sent: &mut bool,
     ) -> Result<(), Error> {
         let leader = self.leader_of_group(GroupId(call.group))?;
         if leader == self.node_id() {
+            *sent = true;
             return self.lead_here(permit, call, deadline).await;
         }
         // A node never speaks for itself at another node's door.
@@ -63,6 +72,7 @@ impl Consensus {
             deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
             call: Some(peer::forward_request::Call::Lead(*call)),
         });
+        *sent = true;
         let answer = self.ask_peer_until(leader, body, deadline).await?;
         let channel_response::Body::Forward(response) = answer else {
             return Err(Error::unexpected_answer());

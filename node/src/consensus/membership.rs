@@ -904,8 +904,13 @@ impl Consensus {
 
     /// Gives a group that this node leads to the voter that has most of its log.
     pub(super) async fn hand_over(&self, group: &Group) {
+        self.hand_over_but(group, &BTreeSet::new()).await;
+    }
+
+    /// The same, but to none of these; tells to whom it was tried.
+    pub(super) async fn hand_over_but(&self, group: &Group, not: &BTreeSet<u64>) -> Option<u64> {
         if !group.is_leader() {
-            return;
+            return None;
         }
         let me = self.node_id().0;
         let best = {
@@ -916,18 +921,19 @@ impl Consensus {
             metrics.replication.as_ref().and_then(|replication| {
                 replication
                     .iter()
-                    .filter(|(id, _)| **id != me && voters.contains(id))
+                    .filter(|(id, _)| **id != me && voters.contains(id) && !not.contains(id))
                     .max_by_key(|(_, matched)| matched.as_ref().map(|log_id| log_id.index))
                     .map(|(id, _)| *id)
             })
         };
-        let Some(to) = best else { return };
+        let to = best?;
         match self.transfer_leader(group.id, NodeId(to), Instant::now() + HAND_OVER).await {
             Ok(()) => tracing::info!(group = %group.id, to, "handed leadership over"),
             Err(error) => {
                 tracing::info!(group = %group.id, %error, "leadership was not handed over")
             }
         }
+        Some(to)
     }
 }
 

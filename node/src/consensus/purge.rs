@@ -13,9 +13,9 @@
 //! storing it makes the follower, and for [`limits::SNAPSHOT_GRACE`] after: what was written meanwhile is what it needs
 //! next.
 //!
-//! **Invariant:** never more than [`limits::LOG_ENTRIES_HELD_MAX`] entries of a snapshot are held, but for a follower that
-//! is sent a snapshot, and for that one only while the disk has [`limits::LOG_HELD_ROOM_MIN`] left; and none for a follower
-//! that does not answer for longer than the while: it gets a snapshot when it returns.
+//! **Invariant:** never more than [`limits::LOG_ENTRIES_HELD_MAX`] entries of a snapshot are held, but while a follower is
+//! sent a snapshot, and then only while the disk has [`limits::LOG_HELD_ROOM_MIN`] left and twice what writes need; and none
+//! for a follower that does not answer for longer than the while: it gets a snapshot when it returns.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -169,7 +169,7 @@ pub(super) async fn keep_purged(raft: Raft, policy: Policy, sent: SnapshotsSent,
             let followers = || metrics.replication.iter().flatten();
             // However fast the writes come, whoever takes a snapshot finds what follows it.
             let whole = followers().any(|(node, _)| sent.needs_entries(*node, now))
-                && room.free_bytes() >= limits::LOG_HELD_ROOM_MIN;
+                && room.free_bytes() >= limits::LOG_HELD_ROOM_MIN.max(2 * room.needed_bytes());
             let matched = followers().filter(|(node, _)| answers(node));
             let snapshot = metrics.snapshot.as_ref().map_or(0, |log_id| log_id.index);
             seen.note(now, snapshot, policy.hold);

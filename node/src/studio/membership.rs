@@ -270,7 +270,9 @@ pub async fn submit(visit: Visit, Posted(change): Posted<Change>) -> Answer {
     let Err(status) = done(&calls, &change).await else {
         return Ok(answer::see("/studio/cluster"));
     };
-    let wrong = Wrong::of(&frame, &status, &change.request_id);
+    // Only a removal is done once under its id; the others are done again, whatever happened meanwhile.
+    let once = if change.action == Action::Remove { change.request_id.as_str() } else { "" };
+    let wrong = Wrong::of(&frame, &status, once);
     // Where there is no page to be had, what came of the change is not to be lost.
     let page = match members(&calls, &frame).await {
         Ok((_, members)) => shown(&frame, &members, &change, Some(wrong.clone())),

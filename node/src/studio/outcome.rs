@@ -54,6 +54,12 @@ impl Outcome {
     }
 }
 
+/// Whether nobody knows what came of a change that was answered so.
+#[must_use]
+pub fn is_unknown(status: &Status) -> bool {
+    Outcome::of(status) == Outcome::Unknown
+}
+
 /// What went wrong, as a page tells it (`wrong.html`).
 #[derive(Debug, Clone)]
 pub struct Wrong {

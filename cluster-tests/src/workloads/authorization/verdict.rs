@@ -4,15 +4,12 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use super::{Changed, Told, requester::Asked, requester::Way, ways};
 use crate::{
-    authorization_history::{self, Moment, NEAR, Request, Version},
+    authorization_history::{self, GRANT_LAG, Moment, NEAR, Request, Version},
     history::{self, Mode},
 };
 
 /// How far from an acknowledgement a request counts for the figures of first and last decisions.
 const FAR: Duration = Duration::from_secs(1);
-/// A grant is acknowledged after a short wait for all nodes; a silent one may go on denying until its registry is not
-/// fresh any more (a second by default) and it asks. Nothing is promised sooner, so denials count as late only afterwards.
-const GRANT_LAG: Duration = Duration::from_millis(1_500);
 /// Most violations that are told.
 const VIOLATIONS_MAX: usize = 20;
 

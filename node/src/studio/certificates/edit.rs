@@ -18,6 +18,7 @@ use super::{
 use crate::studio::{
     answer::{self, Answer, Refused, reason},
     contract::Calls,
+    outcome,
     posted::Posted,
     visit::{Frame, Visit},
 };
@@ -96,7 +97,9 @@ pub async fn submit(visit: Visit, Posted(fields): Posted<Fields>) -> Answer {
         return Ok(asked(&c, &fields, &changed, Why::OwnLoss, &frame));
     }
     let wrong = Wrong::of(&status, &fields);
-    let page = EditPage::of(&calls, frame, c, fields, opened).await?;
+    let told = Refused::told(&frame, &status, outcome::Wrong::of(&frame, &status, ""));
+    // Where there is no page to be had, what came of the change is not to be lost.
+    let page = EditPage::of(&calls, frame, c, fields, opened).await.map_err(|_| told)?;
     Ok(page.refused(wrong::code(&status), wrong))
 }
 

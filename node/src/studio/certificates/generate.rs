@@ -20,8 +20,9 @@ use super::{
 use crate::{
     limits,
     studio::{
-        answer::{self, Answer},
+        answer::{self, Answer, Refused},
         contract::Calls,
+        outcome,
         posted::Posted,
         second_factor,
         visit::{Frame, Visit},
@@ -136,7 +137,10 @@ pub async fn submit(visit: Visit, Posted(fields): Posted<Fields>) -> Answer {
                 return Ok(page);
             }
             let wrong = Some((wrong::code(&status), Wrong::of(&status, &fields)));
-            form_page(&calls, frame, fields, &days, once::again(&id, &status), wrong).await
+            let told = Refused::told(&frame, &status, outcome::Wrong::of(&frame, &status, &id));
+            // Where there is no page to be had, what came of the change is not to be lost.
+            let id = once::again(&id, &status);
+            form_page(&calls, frame, fields, &days, id, wrong).await.map_err(|_| told)
         }
     }
 }

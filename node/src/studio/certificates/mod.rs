@@ -48,9 +48,13 @@ pub struct Shown {
 /// A certificate by its thumbprint, for a page of its own; a secondary gives its primary.
 async fn found(calls: &Calls, frame: &Frame, thumbprint: &str) -> Result<Shown, Box<Refused>> {
     let asked = GetCertificateRequest { thumbprint: thumbprint.to_owned() };
-    let found = calls.security().get_certificate(asked).await.map_err(Refused::on(frame))?;
+    let found =
+        calls.security().get_certificate(asked).await.map_err(Refused::before_change(frame))?;
     let certificate = found.into_inner().certificate.unwrap_or_default();
-    Shown::new(certificate, frame).asked_of_nodes(calls).await.map_err(Refused::on(frame))
+    Shown::new(certificate, frame)
+        .asked_of_nodes(calls)
+        .await
+        .map_err(Refused::before_change(frame))
 }
 
 impl Shown {

@@ -37,7 +37,9 @@ pub async fn purge(visit: Visit) -> Answer {
         .purge_certificates(asked)
         .await
         .map_err(Refused::on(&visit.frame))?;
-    page(visit, Some(done.into_inner())).await
+    let told = page(visit, Some(done.into_inner())).await;
+    // It was done, whatever became of the list beneath it.
+    told.or_else(|_| Ok(answer::see("/studio/certificates")))
 }
 
 async fn page(visit: Visit, done: Option<PurgeCertificatesResponse>) -> Answer {

@@ -33,6 +33,7 @@ use crate::{
         answer::{self, Answer, Refused},
         contract::Calls,
         form::WithFiles,
+        outcome,
         visit::{Frame, Visit},
         words,
     },
@@ -204,7 +205,12 @@ pub async fn page(visit: Visit) -> Answer {
 }
 
 async fn shown(calls: Calls, frame: Frame, wrong: Option<Status>, unchanged: bool) -> Answer {
-    let (certificates, progress) = state(&calls, &frame).await.map_err(Refused::on(&frame))?;
+    let found = state(&calls, &frame).await;
+    let (certificates, progress) = found.map_err(|error| match &wrong {
+        // What came of the change is not to be lost.
+        Some(status) => Refused::told(&frame, status, outcome::Wrong::of(&frame, status, "")),
+        None => Refused::before_change(&frame)(error),
+    })?;
     let code = wrong.as_ref().map_or(StatusCode::OK, wrong::code);
     let wrong = wrong.map(|status| Wrong::of(&status, &Fields::default()));
     Ok(answer::page_with(code, &ServerPage { frame, certificates, progress, wrong, unchanged }))

@@ -18,7 +18,7 @@ use super::{
     found,
 };
 use crate::studio::{
-    answer::{Answer, Refused, page as answer_page},
+    answer::{self, Answer, Refused, page as answer_page},
     audit::Row,
     contract::Calls,
     visit::{Frame, Visit},
@@ -103,7 +103,9 @@ pub async fn page(visit: Visit, Query(which): Query<Which>) -> Answer {
 pub async fn cut(visit: Visit, Form(cut): Form<Cut>) -> Answer {
     let which = Which { t: cut.t.clone() };
     let done = cut.done(&visit.calls).await.map_err(Refused::on(&visit.frame))?;
-    show(visit, which, Some(done)).await
+    let path = format!("/studio/certificate{}", words::query(&[("t", &which.t)]));
+    // It was done, whatever becomes of the page that tells it.
+    show(visit, which, Some(done)).await.or_else(|_| Ok(answer::see(&path)))
 }
 
 async fn show(visit: Visit, which: Which, cut: Option<Done>) -> Answer {

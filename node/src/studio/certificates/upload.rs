@@ -24,6 +24,7 @@ use crate::studio::{
     answer::{self, Answer, Refused, reason},
     contract::Calls,
     form::WithFiles,
+    outcome,
     posted::Posted,
     visit::{Frame, Visit},
     words,
@@ -152,7 +153,7 @@ pub async fn file(visit: Visit, mut form: WithFiles) -> Answer {
             rights(&calls, frame, fields, found.certificates, once::fresh(), None).await
         }
         Err(status) => {
-            let wrong = Some(Wrong::of(&status, &Fields::default()));
+            let wrong = Some(Wrong::of(&status, &Fields::default()).unsent());
             Ok(answer::page_with(wrong::code(&status), &FilePage { frame, wrong }))
         }
     }
@@ -235,7 +236,10 @@ pub async fn register(visit: Visit, Posted(fields): Posted<Fields>) -> Answer {
         return Ok(page);
     }
     let wrong = Some((wrong::code(&status), Wrong::of(&status, &fields)));
-    rights(&calls, frame, fields, certificates, once::again(&id, &status), wrong).await
+    let told = Refused::told(&frame, &status, outcome::Wrong::of(&frame, &status, &id));
+    // Where there is no page to be had, what came of the change is not to be lost.
+    let page = rights(&calls, frame, fields, certificates, once::again(&id, &status), wrong).await;
+    page.map_err(|_| told)
 }
 
 /// The entry that an upload would overwrite: that of its first certificate.

@@ -2,10 +2,10 @@
 
 use axum::http::StatusCode;
 use rookery_proto::security::v1::Grant;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::fields::Fields;
-use crate::studio::answer;
+use crate::studio::{answer, outcome};
 
 /// What was refused.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Wrong {
     pub label: String,
     /// What is wrong with it.
     pub why: String,
+    /// Nobody knows whether it was done all the same.
+    pub unknown: bool,
 }
 
 /// Fields of the contract, the ids that forms give them, and their labels.
@@ -38,13 +40,24 @@ impl Wrong {
     /// About one field.
     pub fn at(id: &'static str, why: impl Into<String>) -> Self {
         let label = FIELDS.iter().find(|it| it.1 == id).map_or("", |it| it.2);
-        Self { id, label: label.to_owned(), why: why.into() }
+        Self { id, label: label.to_owned(), why: why.into(), unknown: false }
     }
 
     /// What a call refused of a form.
     pub fn of(status: &Status, fields: &Fields) -> Self {
-        let (path, why) = answer::field(status);
-        Self::named(&path, &why, &fields.grants())
+        // What the contract says of it to programs is about fields that a page does not show.
+        let (path, why) = if status.code() == Code::DeadlineExceeded {
+            (String::new(), "The cluster did not answer in time.".to_owned())
+        } else {
+            answer::field(status)
+        };
+        let unknown = outcome::is_unknown(status);
+        Self { unknown, ..Self::named(&path, &why, &fields.grants()) }
+    }
+
+    /// Of a call that only looked, so that nothing can have been changed.
+    pub fn unsent(self) -> Self {
+        Self { unknown: false, ..self }
     }
 
     /// A field by its path in the contract.
@@ -52,7 +65,7 @@ impl Wrong {
         let why = why.strip_prefix(path).and_then(|it| it.strip_prefix(": ")).unwrap_or(why);
         let name = path.split(['[', '.']).next().unwrap_or_default();
         let Some((_, id, label)) = FIELDS.iter().find(|it| it.0 == name) else {
-            return Self { id: "", label: path.to_owned(), why: why.to_owned() };
+            return Self { label: path.to_owned(), why: why.to_owned(), ..Self::default() };
         };
         let place = path.strip_prefix("grants[").and_then(|rest| rest.split_once(']'));
         let grant = place.and_then(|(place, _)| grants.get(place.parse::<usize>().ok()?));
@@ -60,7 +73,7 @@ impl Wrong {
             Some(grant) => format!("{label}, {}", grant.database),
             None => (*label).to_owned(),
         };
-        Self { id, label, why: why.to_owned() }
+        Self { id, label, why: why.to_owned(), unknown: false }
     }
 }
 
@@ -72,6 +85,19 @@ pub fn code(status: &Status) -> StatusCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_knows_is_not_called_unchanged() {
+        for (status, unknown) in [
+            (Status::deadline_exceeded("late"), true),
+            (Status::unavailable("gone"), true),
+            (Status::invalid_argument("name: bad"), false),
+            (Status::permission_denied("no"), false),
+        ] {
+            assert_eq!(Wrong::of(&status, &Fields::default()).unknown, unknown, "{status}");
+            assert!(!Wrong::of(&status, &Fields::default()).unsent().unknown);
+        }
+    }
 
     #[test]
     fn fields_of_the_contract_are_told_by_the_labels_of_the_form() {
@@ -87,7 +113,8 @@ mod tests {
             ("certificates[0]", "certificates[0]: no key.", "file", "File", "no key."),
             ("", "This is not allowed.", "", "", "This is not allowed."),
         ] {
-            let expected = Wrong { id, label: label.to_owned(), why: said.to_owned() };
+            let expected =
+                Wrong { id, label: label.to_owned(), why: said.to_owned(), unknown: false };
             assert_eq!(Wrong::named(path, why, &grants), expected);
         }
     }
