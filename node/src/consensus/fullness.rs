@@ -71,9 +71,13 @@ impl Consensus {
     /// The nodes without room, this one included, as far as this node knows.
     pub(super) fn full_nodes(&self) -> BTreeSet<NodeId> {
         let leads = self.groups.find(GroupId::CLUSTER).is_some_and(|group| group.is_leader());
-        let mut full = match leads {
-            true => self.fullness.reported(self.clock.boot()),
-            false => self.fullness.heard.lock().clone(),
+        let mut full = if leads {
+            let reported = self.fullness.reported(self.clock.boot());
+            // What it goes by from the moment that it leads no more until the next leader tells it.
+            self.fullness.heard.lock().clone_from(&reported);
+            reported
+        } else {
+            self.fullness.heard.lock().clone()
         };
         full.remove(&self.node_id());
         if self.is_full() {

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openraft::{ChangeMembers, async_runtime::WatchReceiver as _};
+use openraft::{
+    ChangeMembers,
+    async_runtime::{Instant as _, WatchReceiver as _},
+};
 use rookery_proto::{
     cluster::v1::{JoinRequest, JoinResponse, cluster_service_client::ClusterServiceClient},
     log::v1::{
@@ -902,7 +905,8 @@ impl Consensus {
         }
     }
 
-    /// Gives a group that this node leads to the voter that has most of its log.
+    /// Gives a group that this node leads to the voter that has most of its log; first of those that answer and have
+    /// room on their disks.
     pub(super) async fn hand_over(&self, group: &Group) {
         self.hand_over_but(group, &BTreeSet::new()).await;
     }
@@ -912,17 +916,24 @@ impl Consensus {
         if !group.is_leader() {
             return None;
         }
-        let me = self.node_id().0;
+        let (me, full) = (self.node_id().0, self.full_nodes());
         let best = {
             let metrics = group.raft.metrics();
             let metrics = metrics.borrow_watched();
             let voters: BTreeSet<u64> =
                 metrics.membership_config.membership().voter_ids().collect();
+            let answers = |node: u64| {
+                let last = metrics.heartbeat.as_ref().and_then(|all| all.get(&node).copied());
+                last.flatten().is_some_and(|last| last.elapsed() < limits::ESTRANGED)
+            };
             metrics.replication.as_ref().and_then(|replication| {
                 replication
                     .iter()
                     .filter(|(id, _)| **id != me && voters.contains(id) && !not.contains(id))
-                    .max_by_key(|(_, matched)| matched.as_ref().map(|log_id| log_id.index))
+                    .max_by_key(|(id, matched)| {
+                        let has_room = !full.contains(&NodeId(**id));
+                        (answers(**id), has_room, matched.as_ref().map(|log_id| log_id.index))
+                    })
                     .map(|(id, _)| *id)
             })
         };
