@@ -3,21 +3,18 @@
 //! Any node takes such a call and asks the leader with the caller's thumbprint, which decides again on its own fresh
 //! registry, as with every forwarded call. Each of them may be asked twice: who votes is a set, and who leads already leads.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rookery_proto::peer::v1::{
     self as peer, ForwardRequest, LeaderCall, channel_request, channel_response,
     forward_response::Result as Given, leader_call::Action,
 };
 
-use super::{Consensus, Error, Fresh};
+use super::{Consensus, Error, Fresh, propose::RETRY_PAUSE};
 use crate::{
     authz::{self, Author, Permit, ServerOperation},
     names::{GroupId, NodeId, Thumbprint},
 };
-
-/// Time between two tries while a group has no leader, or nobody who knows it.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Consensus {
     /// Has the leader of a group do something, in the name of the permit's author.

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Pause before the next try of a proposal whose leader is not known or not ready.
-const RETRY_PAUSE: Duration = Duration::from_millis(25);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
 impl Consensus {
     /// Puts a permitted command into the cluster group's log and waits until it is applied here and, where it takes

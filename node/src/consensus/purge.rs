@@ -19,11 +19,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use openraft::async_runtime::{Instant as _, WatchReceiver as _};
+use parking_lot::Mutex;
 
 use super::types::Raft;
 use crate::{limits, storage::Room};
@@ -61,19 +62,15 @@ pub(super) struct Transfer<'a> {
 impl SnapshotsSent {
     /// Notes that a snapshot goes to `node`, which is connected. openraft sends a node one at a time.
     pub(super) fn begin(&self, node: u64) -> Transfer<'_> {
-        self.lock().insert(node, None);
+        self.taken.lock().insert(node, None);
         Transfer { all: self, node, taken: None }
     }
 
     /// Whether entries are held for `node` because of a snapshot.
     fn needs_entries(&self, node: u64, now: Instant) -> bool {
-        self.lock().get(&node).is_some_and(|taken| {
+        self.taken.lock().get(&node).is_some_and(|taken| {
             taken.is_none_or(|taken| now.duration_since(taken) <= limits::SNAPSHOT_GRACE)
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Option<Instant>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,7 +83,7 @@ impl Transfer<'_> {
 
 impl Drop for Transfer<'_> {
     fn drop(&mut self) {
-        let mut all = self.all.lock();
+        let mut all = self.all.taken.lock();
         match self.taken {
             Some(_) => all.insert(self.node, self.taken),
             None => all.remove(&self.node),

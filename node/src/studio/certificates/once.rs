@@ -6,10 +6,10 @@
 
 use askama::Template;
 use axum::{http::StatusCode, response::Response};
-use tonic::{Code, Status};
+use tonic::Status;
 use uuid::Uuid;
 
-use crate::studio::{answer, visit::Frame, words};
+use crate::studio::{answer, outcome, visit::Frame, words};
 
 /// The field that carries it.
 pub const FIELD: &str = "request_id";
@@ -22,9 +22,7 @@ pub fn fresh() -> String {
 /// The id for a form that is shown again. One whose outcome is not known stays, so that it happens once however often it is
 /// tried; what was refused has used its id up.
 pub fn again(id: &str, refused: &Status) -> String {
-    let unknown =
-        [Code::DeadlineExceeded, Code::Unavailable, Code::Cancelled, Code::Unknown, Code::Internal];
-    if id.is_empty() || !unknown.contains(&refused.code()) { fresh() } else { id.to_owned() }
+    if id.is_empty() || !outcome::is_unknown(refused) { fresh() } else { id.to_owned() }
 }
 
 #[derive(Template)]
@@ -53,13 +51,14 @@ pub fn sent_before(
     form: &str,
     package: bool,
 ) -> Option<Response> {
-    let reused = answer::reason(refused) == "REQUEST_ID_REUSED";
     let page = SentPage { frame, name, form, package };
-    reused.then(|| answer::page_with(StatusCode::CONFLICT, &page))
+    outcome::is_reused(refused).then(|| answer::page_with(StatusCode::CONFLICT, &page))
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     #[test]

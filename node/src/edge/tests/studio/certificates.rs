@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rcgen::{CertificateParams, KeyPair};
 
-use super::*;
+use super::{super::studio_data::encoded, *};
 
 const EDIT: &str = "/studio/certificate/edit";
 const GENERATE: &str = "/studio/certificates/generate";
@@ -14,19 +14,6 @@ type Fields = BTreeMap<String, String>;
 
 fn fields(pairs: &[(&str, &str)]) -> Fields {
     pairs.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned())).collect()
-}
-
-fn encoded(fields: &Fields) -> String {
-    let part = |text: &str| {
-        let byte = |byte: u8| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        };
-        text.bytes().map(byte).collect::<String>()
-    };
-    let pairs: Vec<_> =
-        fields.iter().map(|(name, value)| format!("{}={}", part(name), part(value))).collect();
-    pairs.join("&")
 }
 
 impl Shown {
@@ -46,6 +33,7 @@ impl Shown {
 
 impl Browser {
     async fn send(&mut self, path: &str, fields: &Fields) -> Shown {
+        let fields = fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         self.post(path, &encoded(fields)).await
     }
 
