@@ -263,11 +263,7 @@ impl Consensus {
         for node in &holders {
             match self.forward_read(NodeId(*node), author, call.clone(), deadline).await {
                 Ok(bytes) => return decode_answer(&read, &bytes),
-                Err(error)
-                    if error.is_transient() || matches!(error, Error::Stale | Error::Timeout) =>
-                {
-                    last = error;
-                }
+                Err(error) if error.is_unavailable() => last = error,
                 Err(error) => return Err(error),
             }
         }

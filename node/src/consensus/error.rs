@@ -74,6 +74,13 @@ impl Error {
         }
     }
 
+    /// Whether no leader with a majority answered in time: nothing is wrong with this node, and it passes when the
+    /// others are back. A write may still take effect.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        self.is_transient() || matches!(self, Self::Stale | Self::Timeout)
+    }
+
     /// As an answer to a peer that forwarded a call.
     #[must_use]
     pub fn to_peer(&self) -> peer::PeerError {

@@ -592,10 +592,16 @@ impl Consensus {
             if let Err(error) = self.reconcile_groups().await {
                 tracing::error!(%error, "the database groups cannot be made what the registry says");
             }
-            if let Err(error) = self.lead().await
-                && !error.is_transient()
-            {
-                tracing::warn!(%error, "a duty of the leader failed; it is tried again");
+            match self.lead().await {
+                Err(error) if error.is_transient() => {}
+                // As of a leader whose majority stopped a moment ago.
+                Err(error) if error.is_unavailable() => {
+                    tracing::info!(%error, "a duty of the leader waits; it is tried again");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a duty of the leader failed; it is tried again");
+                }
+                Ok(()) => {}
             }
             // Either a change or the interval wakes it; both mean the same.
             drop(tokio::time::timeout(DUTY_INTERVAL, registry_changes.changed()).await);

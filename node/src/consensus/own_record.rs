@@ -55,7 +55,7 @@ impl Consensus {
                 match self.register_sealing_key().await {
                     Ok(()) => tracing::info!("registered this node's sealing key"),
                     Err(error) => {
-                        if error.is_transient() {
+                        if error.is_unavailable() {
                             tracing::debug!(%error, "the sealing key is not registered yet");
                         } else {
                             tracing::warn!(%error, "the sealing key cannot be registered; it is tried again");

@@ -319,7 +319,7 @@ impl OwnCertificate {
         let deadline = Instant::now() + STEP_TIMEOUT;
         match self.consensus.propose_as_member(command, deadline).await {
             Ok(_) => Ok(()),
-            Err(error) if error.is_transient() => Err(Error::Waits),
+            Err(error) if error.is_unavailable() => Err(Error::Waits),
             Err(error @ consensus::Error::Refused(_)) => Err(Error::Refused(error.to_string())),
             Err(error) => Err(Error::Cluster(error.to_string())),
         }
