@@ -167,9 +167,11 @@ async fn administer(cluster: &mut Cluster) -> Result<Vec<(&'static str, usize, S
     let request_id = note("revoke-join-token", 2, true);
     let revoke = cluster::RevokeJoinTokenRequest { id: token.id, request_id };
     everywhere[2].cluster().revoke_join_token(revoke).await?;
-    let request_id = note("promote-node", leader, true);
+    // The leader writes it down, and by which node it was asked.
+    let other = (leader + 1) % 3;
+    let request_id = note("promote-node", other, true);
     let promote = cluster::PromoteNodeRequest { node_id: 1, request_id };
-    everywhere[leader].cluster().promote_node(promote).await?;
+    everywhere[other].cluster().promote_node(promote).await?;
     let request_id = note("export-audit", 1, true);
     let mut export = everywhere[1].audit().export(ExportRequest { request_id }).await?.into_inner();
     while export.message().await?.is_some() {}

@@ -13,6 +13,7 @@ use cluster_tests::{
 use futures::{StreamExt as _, stream};
 use rookery_proto::{
     audit::v1::{Filter, ListRecordsRequest, TailRecordsRequest, TailRecordsResponse},
+    cluster::v1::TransferLeaderRequest,
     log::v1::{AuditOutcome, AuditRecord},
     monitoring::v1::{
         CloseConnectionsRequest, CloseConnectionsResponse, Connection, GetMetricsRequest,
@@ -400,6 +401,7 @@ async fn a_node_that_is_told_decides_again(
     let promote = forward_request::Call::Lead(peer::LeaderCall {
         group: 0,
         action: Some(peer::leader_call::Action::Promote(1)),
+        ..peer::LeaderCall::default()
     });
     let unknown = Identity::new("unknown")?;
     for (author, call, expected) in [
@@ -426,7 +428,29 @@ async fn a_node_that_is_told_decides_again(
         };
         anyhow::ensure!(reason == expected, "{}: {call:?}: {reason}", author.name);
     }
+    recorded_whoever_asks(cluster, &administrator, &promote).await?;
     lives(cluster, &mut stream).await
+}
+
+/// What a member has the leader do in the name of an administrator is recorded by the leader, with the member's id.
+async fn recorded_whoever_asks(
+    cluster: &mut Cluster,
+    administrator: &Identity,
+    promote: &forward_request::Call,
+) -> Result<()> {
+    let admin = cluster.admin(0)?;
+    let lead = TransferLeaderRequest { group: "cluster".to_owned(), node_id: 1 };
+    admin.cluster().transfer_leader(lead).await?;
+    let told = told_by_a_member(cluster, administrator, promote).await?;
+    anyhow::ensure!(matches!(told, forward_response::Result::Led(_)), "{told:?}");
+    let filter = Filter { operation: "promote-node".to_owned(), ..Filter::default() };
+    let asked = ListRecordsRequest { filter: Some(filter), ..Default::default() };
+    let records = admin.audit().list_records(asked).await?.into_inner().records;
+    let by_member = |it: &AuditRecord| {
+        it.outcome() == AuditOutcome::Started && it.node_id == 2 && it.target == "node 1"
+    };
+    anyhow::ensure!(records.iter().any(by_member), "{records:#?}");
+    Ok(())
 }
 
 /// What the first node answers to the second one, which forwards a call in the name of `author`.

@@ -7,6 +7,7 @@ use cluster_tests::{
     caller::{Caller, Decision, reason, request_id},
     cluster::{Cluster, HEAL_LIMIT},
     identity::{Identity, client_params},
+    pages::Browser,
     wait::eventually,
 };
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
@@ -370,6 +371,18 @@ async fn a_well_known_admin_works_everywhere_while_a_node_declares_it() -> Resul
         assert!(node.logged("a well-known admin called"), "{} did not say so", node.name);
     }
 
+    // The page names it, from every node, and only while it is declared.
+    const HEADING: &str = "Well-known administrators";
+    let mut pages: Vec<Browser> = cluster
+        .nodes
+        .iter()
+        .map(|node| Browser::new(node, Some(&cluster.administrator)))
+        .collect::<Result<_>>()?;
+    for page in &mut pages {
+        let shown = page.get("/studio/certificates").await?.has(200, HEADING)?;
+        shown.has(200, &breakglass.thumbprint())?.has(200, "<td>n2</td>")?;
+    }
+
     // Taken out of the configuration and restarted: refused on every node, on open connections too.
     cluster.nodes[1].stop().await?;
     cluster.nodes[1].set("authorization.well_known_admins", "[]");
@@ -382,6 +395,8 @@ async fn a_well_known_admin_works_everywhere_while_a_node_declares_it() -> Resul
         Ok(())
     })
     .await?;
+    let page = pages[0].get("/studio/certificates").await?.has(200, "Registered certificates")?;
+    anyhow::ensure!(!page.text.contains(HEADING), "the page still names it");
     // The list of one node shows it a little before the declaring node has the acknowledgement.
     for caller in callers.iter().chain(&cluster.everywhere(Some(&breakglass))?) {
         eventually("the withdrawal is known", HEAL_LIMIT, async || {

@@ -32,6 +32,7 @@ impl Applying<'_, '_> {
         if let Some(registered) = registered.filter(|_| put.overwrite).map(Arc::clone) {
             return self.overwrite_certificate(actor, put, &collection, &registered);
         }
+        expect_revision(put.expected_revision, 0)?; // What was to be overwritten is gone.
         let action = if put.generated { Action::Generate } else { Action::Upload };
         let is_a_members =
             |(_, parsed): (String, &Parsed)| self.registry.member(&parsed.thumbprint).is_some();

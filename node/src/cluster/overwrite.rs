@@ -14,7 +14,7 @@ use crate::{
     },
     cluster::{
         Applying, Certificate, Outcome,
-        certificates::{confirmed, decide, is_primary},
+        certificates::{confirmed, decide, expect_revision, is_primary},
         check::{self, Collection},
     },
     names::Thumbprint,
@@ -54,6 +54,7 @@ impl Applying<'_, '_> {
             }
         }
         let old = self.record(&registered.primary)?;
+        expect_revision(put.expected_revision, old.revision)?;
         let record = CertificateRecord {
             grants: self.resolve(&put.grants)?,
             disabled: old.disabled,

@@ -11,12 +11,12 @@ use rookery_proto::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
         Position,
     },
-    peer::v1::{self as peer, DocumentRead, ForwardRequest, channel_request, channel_response},
+    peer::v1::{self as peer, DocumentRead},
 };
 
-use super::{Consensus, Error, Group};
+use super::{Consensus, Error, Group, forwarding};
 use crate::{
-    authz::{Author, DatabasePermit},
+    authz::DatabasePermit,
     database::{self, Collections, ListQuery, Page, page_token},
     limits,
     names::{CollectionName, DocumentId, GroupId, NodeId, Thumbprint},
@@ -237,9 +237,7 @@ impl Consensus {
         read: Read,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let Author::Certificate(author) = permit.author() else {
-            return Err(Error::NotLeader);
-        };
+        let author = forwarding::client(permit.author())?;
         let registry = self.registry();
         let Some(record) = registry.database_by_id(permit.database()) else {
             return Err(Error::NotLeader);
@@ -261,45 +259,22 @@ impl Consensus {
         holders.retain(|node| *node != self.node_id().0);
         holders.sort_by_key(|node| Some(*node) != leader);
         for node in &holders {
-            match self.forward_read(NodeId(*node), author, call.clone(), deadline).await {
-                Ok(bytes) => return decode_answer(&read, &bytes),
-                Err(error) if error.is_unavailable() => last = error,
+            let patience = deadline.min(Instant::now() + limits::PEER_ANSWER_TIMEOUT);
+            let answer = self.forward(NodeId(*node), author, call.clone(), patience).await;
+            let given = match answer.map_err(Error::from) {
+                Ok(given) => given,
+                Err(error) if error.is_unavailable() => {
+                    last = error;
+                    continue;
+                }
                 Err(error) => return Err(error),
-            }
+            };
+            let peer::forward_response::Result::Read(bytes) = given else {
+                return Err(Error::unexpected_answer());
+            };
+            return decode_answer(&read, &bytes);
         }
         Err(last)
-    }
-
-    async fn forward_read(
-        &self,
-        node: NodeId,
-        author: Thumbprint,
-        call: peer::forward_request::Call,
-        deadline: Instant,
-    ) -> Result<Vec<u8>, Error> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let body = channel_request::Body::Forward(ForwardRequest {
-            author: author.as_bytes().to_vec(),
-            deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
-            call: Some(call),
-        });
-        let answer = self.ask_peer(node, body, left.min(limits::PEER_ANSWER_TIMEOUT)).await?;
-        let channel_response::Body::Forward(response) = answer else {
-            return Err(Error::unexpected_answer());
-        };
-        match response.result {
-            Some(peer::forward_response::Result::Read(bytes)) => Ok(bytes),
-            Some(peer::forward_response::Result::Refused(refusal)) => {
-                Err(Error::Refused(Box::new(refusal)))
-            }
-            Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
-            Some(
-                peer::forward_response::Result::Applied(_)
-                | peer::forward_response::Result::Local(_)
-                | peer::forward_response::Result::Led(_),
-            )
-            | None => Err(Error::unexpected_answer()),
-        }
     }
 
     /// Serves a read that another node forwarded; `permit` is the author's own, decided on this node.

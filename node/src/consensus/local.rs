@@ -12,13 +12,17 @@ use futures::future::join_all;
 use rookery_proto::{
     monitoring::v1::Sample,
     peer::v1::{
-        self as peer, ForwardRequest, LocalAnswer, LocalCall, LocalConnections,
-        LocalConnectionsAnswer, LocalCutAnswer, LocalMetricsAnswer, channel_request,
-        channel_response, local_answer::Answer, local_call::Call, peer_error::Kind,
+        self as peer, LocalAnswer, LocalCall, LocalConnections, LocalConnectionsAnswer,
+        LocalCutAnswer, LocalMetricsAnswer, local_answer::Answer, local_call::Call,
+        peer_error::Kind,
     },
 };
 
-use super::{Consensus, Error, Fresh, channel::CallError};
+use super::{
+    Consensus, Error, Fresh,
+    channel::CallError,
+    forwarding::{self, Unserved},
+};
 use crate::{
     authz::{
         self, Author, Permit, ServerOperation,
@@ -64,6 +68,16 @@ impl From<CallError> for Silence {
             CallError::Unreachable(_) | CallError::Closed => Self::Unreachable,
             CallError::Timeout => Self::Late,
             CallError::Refused(error) => Self::from(&error),
+        }
+    }
+}
+
+impl From<Unserved> for Silence {
+    fn from(error: Unserved) -> Self {
+        match error {
+            Unserved::Refused(refusal) => Self::Refused(refusal.message),
+            Unserved::Call(error) => error.into(),
+            Unserved::Unexpected => Self::Failed,
         }
     }
 }
@@ -146,28 +160,14 @@ impl Consensus {
         call: LocalCall,
         deadline: Instant,
     ) -> Result<LocalAnswer, Silence> {
-        use peer::forward_response::Result as Given;
-        // A node never speaks for itself at another node's door.
-        let Author::Certificate(author) = author else { return Err(Silence::Failed) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = left.min(limits::PEER_ANSWER_TIMEOUT);
-        let body = channel_request::Body::Forward(ForwardRequest {
-            author: author.as_bytes().to_vec(),
-            deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
-            call: Some(peer::forward_request::Call::Local(call)),
-        });
-        let channels = self.channels().map_err(|_| Silence::Unreachable)?;
-        let channel = channels.peer(node).ok_or(Silence::Unreachable)?;
-        let answer = channel.call(body, (Instant::now() + left).into()).await?;
-        let channel_response::Body::Forward(response) = answer else {
+        let author = forwarding::client(author).map_err(|_| Silence::Failed)?;
+        let deadline = deadline.min(Instant::now() + limits::PEER_ANSWER_TIMEOUT);
+        let call = peer::forward_request::Call::Local(call);
+        let given = self.forward(node, author, call, deadline).await?;
+        let peer::forward_response::Result::Local(answer) = given else {
             return Err(Silence::Failed);
         };
-        match response.result.ok_or(Silence::Failed)? {
-            Given::Local(answer) => Ok(answer),
-            Given::Refused(refusal) => Err(Silence::Refused(refusal.message)),
-            Given::Error(error) => Err(Silence::from(&error)),
-            Given::Applied(_) | Given::Read(_) | Given::Led(_) => Err(Silence::Failed),
-        }
+        Ok(answer)
     }
 
     /// Serves a call of a client of another node, decided by this node's own registry.

@@ -13,10 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openraft::{
-    ChangeMembers,
-    async_runtime::{Instant as _, WatchReceiver as _},
-};
+use openraft::{ChangeMembers, async_runtime::WatchReceiver as _};
 use rookery_proto::{
     cluster::v1::{JoinRequest, JoinResponse, cluster_service_client::ClusterServiceClient},
     log::v1::{
@@ -34,7 +31,7 @@ use super::{
     channel::{self, Channels},
     folder_age::{self, Ages},
     groups::{Groups, member_of},
-    types::Member,
+    types::{self, Member, Metrics},
 };
 use crate::{
     authz::{Clearance, Permit, ServerOperation},
@@ -43,8 +40,6 @@ use crate::{
     limits,
     names::{GroupId, Incarnation, NodeId, RequestId, Thumbprint},
 };
-
-type Metrics = openraft::RaftMetrics<super::types::Types>;
 
 /// How often the duties of a node are looked at when nothing wakes them.
 const DUTY_INTERVAL: Duration = Duration::from_millis(500);
@@ -928,10 +923,7 @@ impl Consensus {
             let metrics = metrics.borrow_watched();
             let voters: BTreeSet<u64> =
                 metrics.membership_config.membership().voter_ids().collect();
-            let answers = |node: u64| {
-                let last = metrics.heartbeat.as_ref().and_then(|all| all.get(&node).copied());
-                last.flatten().is_some_and(|last| last.elapsed() < limits::ESTRANGED)
-            };
+            let answers = |node| types::answered_within(&metrics, node, limits::ESTRANGED);
             metrics.replication.as_ref().and_then(|replication| {
                 replication
                     .iter()

@@ -44,6 +44,7 @@ mod documents;
 mod error;
 mod estranged;
 pub mod folder_age;
+mod forwarding;
 pub mod freshness;
 mod fullness;
 mod groups;

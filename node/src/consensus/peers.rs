@@ -291,7 +291,7 @@ impl Consensus {
                 Ok(forward_response::Result::Read(bytes))
             }
             forward_request::Call::Lead(call) => {
-                self.serve_leader(&fresh, author, &call, deadline).await?;
+                self.serve_leader(&fresh, from, author, &call, deadline).await?;
                 Ok(forward_response::Result::Led(peer::LeaderAnswer {}))
             }
             forward_request::Call::Local(call) => {

@@ -14,11 +14,13 @@ use futures::future::join_all;
 use prost::Message as _;
 use rookery_proto::{
     log::v1::{self as log, Applied, ClusterCommand, DatabaseCommand, Proposal, applied, proposal},
-    peer::v1::{self as peer, ConfirmRequest, ForwardRequest, channel_request, channel_response},
+    peer::v1::{
+        ConfirmRequest, channel_request, channel_response, forward_request, forward_response,
+    },
 };
 use subtle::ConstantTimeEq as _;
 
-use super::{Consensus, Denial, Error, Group, types::CommandBytes};
+use super::{Consensus, Denial, Error, Group, forwarding, types::CommandBytes};
 use crate::{
     authz::{Author, DatabasePermit, Permit},
     certificates,
@@ -87,7 +89,7 @@ impl Consensus {
         self.while_it_stands(permit.database(), work).await
     }
 
-    async fn propose(
+    pub(super) async fn propose(
         &self,
         author: Author,
         proposal: Proposal,
@@ -129,34 +131,14 @@ impl Consensus {
             *sent = true;
             return self.propose_here(author, proposal.clone(), deadline).await;
         }
-        let Author::Certificate(thumbprint) = author else {
-            // A node never speaks for itself at another node's door.
-            return Err(Error::NotLeader);
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let body = channel_request::Body::Forward(ForwardRequest {
-            author: thumbprint.as_bytes().to_vec(),
-            deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
-            call: Some(peer::forward_request::Call::Propose(proposal.clone())),
-        });
+        let author = forwarding::client(author)?;
         *sent = true;
-        let answer = self.ask_peer_until(leader, body, deadline).await?;
-        let channel_response::Body::Forward(response) = answer else {
+        let call = forward_request::Call::Propose(proposal.clone());
+        let given = self.forward(leader, author, call, deadline).await?;
+        let forward_response::Result::Applied(applied) = given else {
             return Err(Error::unexpected_answer());
         };
-        match response.result {
-            Some(peer::forward_response::Result::Applied(applied)) => Ok(applied),
-            Some(peer::forward_response::Result::Refused(refusal)) => {
-                Err(Error::Refused(Box::new(refusal)))
-            }
-            Some(peer::forward_response::Result::Error(error)) => Err(error.into()),
-            Some(
-                peer::forward_response::Result::Read(_)
-                | peer::forward_response::Result::Local(_)
-                | peer::forward_response::Result::Led(_),
-            )
-            | None => Err(Error::unexpected_answer()),
-        }
+        Ok(applied)
     }
 
     /// Who leads a group: from the group itself where it runs here, by asking along its members where not.

@@ -23,10 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openraft::async_runtime::{Instant as _, WatchReceiver as _};
+use openraft::async_runtime::WatchReceiver as _;
 use parking_lot::Mutex;
 
-use super::types::Raft;
+use super::types::{self, Raft};
 use crate::{limits, storage::Room};
 
 /// Time between two looks.
@@ -158,9 +158,7 @@ pub(super) async fn keep_purged(raft: Raft, policy: Policy, sent: SnapshotsSent,
             let now = Instant::now();
             // Followers have this on the leader alone; elsewhere nobody is to be waited for.
             let answers = |node: &u64| {
-                let last =
-                    metrics.heartbeat.as_ref().and_then(|all| all.get(node).copied().flatten());
-                last.is_some_and(|last| last.elapsed() <= policy.hold)
+                types::answered_within(&metrics, *node, policy.hold)
                     || sent.needs_entries(*node, now)
             };
             let followers = || metrics.replication.iter().flatten();

@@ -3,10 +3,10 @@
 //! openraft's serde types are no wire format: everything that crosses a process or a disk is a message of
 //! `rookery.log.v1` or `rookery.peer.v1`, and everything that comes back is checked here.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bytes::Bytes;
-use openraft::{alias, impls::leader_id_adv::LeaderId};
+use openraft::{alias, async_runtime::Instant as _, impls::leader_id_adv::LeaderId};
 use rookery_proto::{log::v1 as log, peer::v1 as peer};
 
 openraft::declare_raft_types!(
@@ -30,8 +30,16 @@ pub type Entry = alias::EntryOf<Types>;
 pub type StoredMembership = alias::StoredMembershipOf<Types>;
 /// Voters and learners.
 pub type Membership = openraft::Membership<u64, Member>;
+/// What a group says of itself at a moment.
+pub type Metrics = openraft::RaftMetrics<Types>;
 /// What a snapshot covers.
 pub type SnapshotMeta = alias::SnapshotMetaOf<Types>;
+
+/// Whether a follower answered its leader's heartbeats within the last `time`; of others than the leader: no.
+pub fn answered_within(metrics: &Metrics, node: u64, time: Duration) -> bool {
+    let last = metrics.heartbeat.as_ref().and_then(|all| all.get(&node).copied().flatten());
+    last.is_some_and(|last| last.elapsed() <= time)
+}
 
 /// An encoded `rookery.log.v1.Command`.
 #[derive(Clone, PartialEq, Eq)]

@@ -121,11 +121,23 @@ pub trait Engine: Send + Sync + 'static {
     /// What the other nodes have where this view has its head.
     async fn audit_heads(&self, view: &AuditView) -> Vec<PeerHead>;
 
-    /// Makes a learner of the cluster group a voter.
-    async fn promote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error>;
+    /// Makes a learner of the cluster group a voter. The leader records it first, as the next two.
+    async fn promote(
+        &self,
+        permit: Permit,
+        request_id: RequestId,
+        node: NodeId,
+        deadline: Instant,
+    ) -> Result<(), Error>;
 
     /// Makes a voter of the cluster group a learner.
-    async fn demote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error>;
+    async fn demote(
+        &self,
+        permit: Permit,
+        request_id: RequestId,
+        node: NodeId,
+        deadline: Instant,
+    ) -> Result<(), Error>;
 
     /// Hands leadership of a group to a node.
     async fn transfer_leader(

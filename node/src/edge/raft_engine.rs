@@ -51,9 +51,11 @@ impl RaftEngine {
         permit: &Permit,
         group: GroupId,
         action: Action,
+        request_id: Option<RequestId>,
         deadline: Instant,
     ) -> Result<(), Error> {
-        by(deadline, self.consensus.ask_leader(permit, group, action, deadline.into_std())).await
+        let until = deadline.into_std();
+        by(deadline, self.consensus.ask_leader(permit, group, action, request_id, until)).await
     }
 }
 
@@ -161,12 +163,26 @@ impl Engine for RaftEngine {
         self.consensus.audit_heads(view).await
     }
 
-    async fn promote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error> {
-        self.lead(&permit, GroupId::CLUSTER, Action::Promote(node.0), deadline).await
+    async fn promote(
+        &self,
+        permit: Permit,
+        request_id: RequestId,
+        node: NodeId,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let action = Action::Promote(node.0);
+        self.lead(&permit, GroupId::CLUSTER, action, Some(request_id), deadline).await
     }
 
-    async fn demote(&self, permit: Permit, node: NodeId, deadline: Instant) -> Result<(), Error> {
-        self.lead(&permit, GroupId::CLUSTER, Action::Demote(node.0), deadline).await
+    async fn demote(
+        &self,
+        permit: Permit,
+        request_id: RequestId,
+        node: NodeId,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let action = Action::Demote(node.0);
+        self.lead(&permit, GroupId::CLUSTER, action, Some(request_id), deadline).await
     }
 
     async fn transfer_leader(
@@ -176,7 +192,7 @@ impl Engine for RaftEngine {
         to: NodeId,
         deadline: Instant,
     ) -> Result<(), Error> {
-        self.lead(&permit, group, Action::Transfer(to.0), deadline).await
+        self.lead(&permit, group, Action::Transfer(to.0), None, deadline).await
     }
 
     async fn trigger_snapshot(

@@ -29,6 +29,9 @@ pub(in crate::cli) struct Upload {
     /// Where the first certificate is registered already: make its entry what this is
     #[arg(long)]
     overwrite: bool,
+    /// Overwrite only where the registration still has this etag
+    #[arg(long, requires = "overwrite")]
+    etag: Option<String>,
     /// Go ahead where this takes clearance from the certificate in use
     #[arg(long, requires = "overwrite")]
     confirm_self_demotion: bool,
@@ -46,6 +49,7 @@ impl Upload {
             note: self.remarks.note.unwrap_or_default(),
             owner: self.remarks.owner.unwrap_or_default(),
             confirm_self_demotion: self.confirm_self_demotion,
+            expected_etag: self.etag.unwrap_or_default(),
             request_id: String::new(),
         };
         let answer = session.client()?.upload_certificate(request).await?;

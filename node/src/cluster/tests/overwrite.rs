@@ -80,6 +80,27 @@ fn an_overwrite_makes_the_entry_what_was_uploaded_and_keeps_its_history() {
 }
 
 #[test]
+fn an_overwrite_of_a_version_meets_that_version_or_nothing() {
+    let mut replica = Replica::populated();
+    replica.ok(Cert("op"), upload(put_all(&["carol", "x"], USER, &[])));
+    let seen = replica.registry().certificate(&thumb("carol")).unwrap().revision;
+    let over = |names: &[&str], expected_revision| {
+        let put = put_all(names, USER, &[]);
+        upload(PutCertificate { overwrite: true, expected_revision, ..put })
+    };
+    replica.no(Cert("op"), over(&["carol"], seen + 1), "CONCURRENCY", "expected_revision");
+    assert!(replica.registry().certificate(&thumb("x")).is_some(), "nothing was changed");
+    replica.ok(Cert("op"), over(&["carol"], seen));
+    assert!(replica.registry().certificate(&thumb("x")).is_none());
+    // Somebody was there meanwhile: first with another overwrite, then with a deletion.
+    replica.no(Cert("op"), over(&["carol", "x"], seen), "CONCURRENCY", "expected_revision");
+    let seen = replica.registry().certificate(&thumb("carol")).unwrap().revision;
+    replica.ok(Cert("op"), delete("carol"));
+    replica.no(Cert("op"), over(&["carol"], seen), "CONCURRENCY", "expected_revision");
+    replica.ok(Cert("op"), over(&["carol"], 0));
+}
+
+#[test]
 fn nobody_overwrites_themselves_or_the_last_administrator_away() {
     let mut replica = Replica::populated();
     replica.ok(Cert("root"), upload(put_all(&["carol", "x"], ADMIN, &[])));

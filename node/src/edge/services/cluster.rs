@@ -168,8 +168,7 @@ impl ClusterService for Cluster {
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?; // Asking twice is asking once: the membership is a set.
         let node = member(asked.node_id, &context)?;
-        self.0.audited_as(&context, Some(id), operation, &format!("node {node}"), "").await?;
-        let promoted = self.0.engine.promote(permit, node, context.deadline).await;
+        let promoted = self.0.engine.promote(permit, id, node, context.deadline).await;
         self.told(promoted, GroupId::CLUSTER).await?;
         Ok(Response::new(PromoteNodeResponse {}))
     }
@@ -183,8 +182,7 @@ impl ClusterService for Cluster {
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?; // As above.
         let node = member(asked.node_id, &context)?;
-        self.0.audited_as(&context, Some(id), operation, &format!("node {node}"), "").await?;
-        let demoted = self.0.engine.demote(permit, node, context.deadline).await;
+        let demoted = self.0.engine.demote(permit, id, node, context.deadline).await;
         self.told(demoted, GroupId::CLUSTER).await?;
         Ok(Response::new(DemoteNodeResponse {}))
     }
@@ -198,8 +196,6 @@ impl ClusterService for Cluster {
         let asked = request.into_inner();
         let group = group(&asked.group, &context)?;
         let to = member(asked.node_id, &context)?;
-        let details = format!("to node {to}");
-        self.0.audited(&context, operation, &format!("group {group}"), &details).await?;
         let moved = self.0.engine.transfer_leader(permit, group, to, context.deadline).await;
         self.told(moved, group).await?;
         Ok(Response::new(TransferLeaderResponse {}))

@@ -186,7 +186,10 @@ async fn propose_renamed(
     renamed: impl Fn(String) -> String + Send,
 ) -> Result<cluster_outcome::Outcome, Status> {
     let refused = |refusal: Refusal| {
-        let field = renamed(refusal.field);
+        let field = match refusal.field.as_str() {
+            "expected_revision" => "expected_etag".to_owned(), // What callers know it by.
+            _ => renamed(refusal.field),
+        };
         convert::refusal(Refusal { field, ..refusal })
     };
     let command = ClusterCommand { command: Some(command) };

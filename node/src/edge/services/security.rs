@@ -164,6 +164,10 @@ impl SecurityService for Security {
             Clearance::ClusterNode => Usage::Node,
             Clearance::User | Clearance::Operator | Clearance::ClusterAdmin => Usage::Client,
         };
+        let expected_revision = parse::revision(&asked.expected_etag)?;
+        if expected_revision != 0 && !asked.overwrite {
+            return Err(convert::invalid("expected_etag", "is for an overwrite only"));
+        }
         let upload = upload::read(&self.0, asked.certificate, asked.password).await?;
         let parsed = upload::judge(&upload, usage, context.at)?;
         let target = self.upload_target(&parsed, asked.overwrite, &context);
@@ -183,6 +187,7 @@ impl SecurityService for Security {
             owner: asked.owner,
             overwrite: asked.overwrite,
             confirm_self_demotion: asked.confirm_self_demotion,
+            expected_revision,
         };
         let command = Command::PutCertificate(put);
         let outcome = propose_renamed(&self.0, permit, &context, id, command, upload_field).await?;

@@ -292,6 +292,26 @@ async fn edits_expect_the_etag_they_are_given() {
     assert_eq!(told(late), (Code::Aborted, "CONCURRENCY".to_owned()));
     let nonsense = client.security().edit_certificate(edit("amy", "0")).await;
     assert_eq!(told(nonsense), (Code::InvalidArgument, "INVALID_ARGUMENT".to_owned()));
+    // So do uploads that overwrite, and no others.
+    let upload = |etag: &str, overwrite| security::UploadCertificateRequest {
+        name: "agnes".into(),
+        clearance: Clearance::User.into(),
+        certificate: alice.certificate_der().to_vec(),
+        overwrite,
+        expected_etag: etag.into(),
+        ..Default::default()
+    };
+    let late = client.security().upload_certificate(upload(&etag, true)).await;
+    let field = late.as_ref().unwrap_err().get_details_bad_request().unwrap().field_violations;
+    assert_eq!(field[0].field, "expected_etag");
+    assert_eq!(told(late), (Code::Aborted, "CONCURRENCY".to_owned()));
+    let alone = client.security().upload_certificate(upload(&etag, false)).await;
+    assert_eq!(told(alone), (Code::InvalidArgument, "INVALID_ARGUMENT".to_owned()));
+    let get = security::GetCertificateRequest { thumbprint };
+    let shown = client.security().get_certificate(get).await.unwrap().into_inner();
+    let now = shown.certificate.unwrap();
+    assert_eq!(now.name, "anna");
+    client.security().upload_certificate(upload(&now.etag, true)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

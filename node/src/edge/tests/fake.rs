@@ -337,11 +337,11 @@ impl Engine for Fake {
         Vec::new()
     }
 
-    async fn promote(&self, _: Permit, _: NodeId, _: Instant) -> Result<(), Error> {
+    async fn promote(&self, _: Permit, _: RequestId, _: NodeId, _: Instant) -> Result<(), Error> {
         Ok(())
     }
 
-    async fn demote(&self, _: Permit, _: NodeId, _: Instant) -> Result<(), Error> {
+    async fn demote(&self, _: Permit, _: RequestId, _: NodeId, _: Instant) -> Result<(), Error> {
         Err(Error::NotLeader)
     }
 

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::Query;
 use rookery_proto::security::v1::{
     CertificateSort, CertificateState, Clearance, ListCertificatesRequest,
-    ListServerCertificatesRequest, ServerCertificate,
+    ListServerCertificatesRequest, ListWellKnownAdminsRequest, ServerCertificate, WellKnownAdmin,
 };
 use serde::Deserialize;
 
@@ -126,6 +126,7 @@ struct List {
     certificates: Vec<Shown>,
     next: String,
     servers: Vec<Server>,
+    well_known: Vec<WellKnown>,
     due: Vec<Due>,
 }
 
@@ -156,6 +157,29 @@ impl Server {
 
     fn short(&self) -> &str {
         words::short(&self.it.thumbprint)
+    }
+}
+
+/// A Cluster Admin by the configuration of nodes.
+struct WellKnown {
+    it: WellKnownAdmin,
+    now: i64,
+}
+
+impl WellKnown {
+    fn short(&self) -> &str {
+        words::short(&self.it.thumbprint)
+    }
+
+    fn nodes(&self) -> String {
+        self.it.nodes.join(", ")
+    }
+
+    fn last_used(&self) -> String {
+        match self.it.last_used_unix_ms {
+            0 => words::NONE.to_owned(),
+            at => format!("{} at {}", words::relative(at, self.now), self.it.last_used_node),
+        }
     }
 }
 
@@ -195,6 +219,9 @@ pub async fn page(visit: Visit, Query(asked): Query<Asked>) -> Answer {
         }
         false => Vec::new(),
     };
+    let asked_for = ListWellKnownAdminsRequest {};
+    let well_known =
+        calls.trust().list_well_known_admins(asked_for).await.map_err(&refused)?.into_inner();
     let due = due::all(&calls, &frame).await.map_err(&refused)?;
     drop(refused);
     let next = match found.next_page_token.as_str() {
@@ -206,6 +233,7 @@ pub async fn page(visit: Visit, Query(asked): Query<Asked>) -> Answer {
     let certificates = found.certificates.into_iter();
     Ok(answer_page(&List {
         certificates: certificates.map(|it| Shown::new(it, &frame).among(&members)).collect(),
+        well_known: well_known.admins.into_iter().map(|it| WellKnown { it, now }).collect(),
         servers: servers.into_iter().map(|it| Server { it, now }).collect(),
         next,
         due,

@@ -3,7 +3,7 @@
 //! Without script the page loads itself again while a replacement is under way; with script the same words come as
 //! server-sent events ([`live`]).
 
-use std::convert::Infallible;
+use std::{collections::BTreeSet, convert::Infallible};
 
 use askama::Template;
 use axum::{
@@ -23,7 +23,6 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 use super::{
-    fields::Fields,
     state_class,
     wrong::{self, Wrong},
 };
@@ -54,6 +53,11 @@ struct ServerPage {
 }
 
 impl ServerPage {
+    /// Names of the nodes, each once.
+    fn nodes(&self) -> BTreeSet<&str> {
+        self.certificates.iter().map(|it| it.node_name.as_str()).collect()
+    }
+
     fn class(&self, it: &ServerCertificate) -> &'static str {
         state_class(&it.state)
     }
@@ -201,10 +205,17 @@ async fn state(
 
 /// `GET /studio/certificates/server`.
 pub async fn page(visit: Visit) -> Answer {
-    shown(visit.calls, visit.frame, None, false).await
+    shown(visit.calls, visit.frame, None, &[], false).await
 }
 
-async fn shown(calls: Calls, frame: Frame, wrong: Option<Status>, unchanged: bool) -> Answer {
+/// `files`: what each file of the form was for that led here.
+async fn shown(
+    calls: Calls,
+    frame: Frame,
+    wrong: Option<Status>,
+    files: &[String],
+    unchanged: bool,
+) -> Answer {
     let found = state(&calls, &frame).await;
     let (certificates, progress) = found.map_err(|error| match &wrong {
         // What came of the change is not to be lost.
@@ -212,26 +223,45 @@ async fn shown(calls: Calls, frame: Frame, wrong: Option<Status>, unchanged: boo
         None => Refused::before_change(&frame)(error),
     })?;
     let code = wrong.as_ref().map_or(StatusCode::OK, wrong::code);
-    let wrong = wrong.map(|status| Wrong::of(&status, &Fields::default()));
+    let wrong = wrong.map(|status| Wrong::of_files(&status, files));
     Ok(answer::page_with(code, &ServerPage { frame, certificates, progress, wrong, unchanged }))
 }
 
-/// `POST /studio/certificates/server`: a replacement for all nodes.
+/// The files that were chosen, each with its password: for all nodes and for single ones.
+fn chosen(form: &mut WithFiles) -> Vec<NewServerCertificate> {
+    let files = std::mem::take(&mut form.files).into_iter();
+    let new = files.filter_map(|(field, mut content)| {
+        let node = match field.strip_prefix("file:") {
+            Some(node) => node,
+            None if field == "file" => "",
+            None => return None,
+        };
+        let password = match node {
+            "" => form.take("password"),
+            node => form.take(&format!("password:{node}")),
+        };
+        let content = std::mem::take(&mut *content);
+        Some(NewServerCertificate { node: node.to_owned(), content, password })
+    });
+    new.collect()
+}
+
+/// `POST /studio/certificates/server`: a replacement for all nodes, with one certificate or with one for each.
 pub async fn replace(visit: Visit, mut form: WithFiles) -> Answer {
     let Visit { calls, frame } = visit;
-    let content = form.files.remove("file").map(|content| content.to_vec()).unwrap_or_default();
-    let password = form.take("password");
+    let certificates = chosen(&mut form);
+    let nodes: Vec<String> = certificates.iter().map(|it| it.node.clone()).collect();
     let request = ReplaceServerCertificatesRequest {
-        certificates: vec![NewServerCertificate { node: String::new(), content, password }],
+        certificates,
         force: !form.take("force").is_empty(),
         immediately: !form.take("immediately").is_empty(),
         supersede: !form.take("supersede").is_empty(),
         request_id: String::new(),
     };
     match calls.server_certificates().replace_server_certificates(request).await {
-        Ok(told) if told.get_ref().unchanged => shown(calls, frame, None, true).await,
+        Ok(told) if told.get_ref().unchanged => shown(calls, frame, None, &[], true).await,
         Ok(_started) => Ok(answer::see("/studio/certificates/server")),
-        Err(status) => shown(calls, frame, Some(status), false).await,
+        Err(status) => shown(calls, frame, Some(status), &nodes, false).await,
     }
 }
 
@@ -241,7 +271,7 @@ pub async fn abort(visit: Visit) -> Answer {
     let asked = AbortServerCertificateReplacementRequest { request_id: String::new() };
     match calls.server_certificates().abort_server_certificate_replacement(asked).await {
         Ok(_aborted) => Ok(answer::see("/studio/certificates/server")),
-        Err(status) => shown(calls, frame, Some(status), false).await,
+        Err(status) => shown(calls, frame, Some(status), &[], false).await,
     }
 }
 
@@ -304,6 +334,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
 
     fn node(name: &str, installed: i64, swapped: i64) -> NodeReplacement {
@@ -313,6 +345,21 @@ mod tests {
             swapped_unix_ms: swapped,
             ..NodeReplacement::default()
         }
+    }
+
+    #[test]
+    fn files_are_for_the_nodes_that_their_fields_name() {
+        let mut form = WithFiles::default();
+        for (field, password) in [("file", "password"), ("file:n2", "password:n2"), ("other", "x")]
+        {
+            form.files.insert(field.to_owned(), Zeroizing::new(field.as_bytes().to_vec()));
+            form.fields.insert(password.to_owned(), format!("of {field}"));
+        }
+        let new = chosen(&mut form);
+        let found: Vec<_> =
+            new.iter().map(|it| (it.node.as_str(), it.content.as_slice(), &*it.password)).collect();
+        assert_eq!(found, [("", &b"file"[..], "of file"), ("n2", &b"file:n2"[..], "of file:n2")]);
+        assert!(chosen(&mut form).is_empty(), "nothing was chosen");
     }
 
     #[test]

@@ -2,8 +2,7 @@
 //! certificates alone; a private key that was in the file is dropped by the first.
 //!
 //! Where the first certificate is registered already, and its entry is to be overwritten, what that changes is shown and
-//! confirmed as an edit is. The contract holds an overwrite against no version: what somebody changes between the
-//! confirmation and the call is overwritten unseen.
+//! confirmed as an edit is. The call is held against the version that was shown, so that nothing is overwritten unseen.
 
 use askama::Template;
 use axum::{http::StatusCode, response::Response};
@@ -221,7 +220,7 @@ pub async fn register(visit: Visit, Posted(fields): Posted<Fields>) -> Answer {
         return Ok(asked_about(c, &fields, changed, Why::Overwrites, &frame));
     }
     let own_loss = confirmed == Answered::YesToOwnLoss;
-    let request = request(&fields, entry.is_some(), own_loss);
+    let request = request(&fields, entry.as_ref().map(|c| &c.it), own_loss);
     let status = match calls.security().upload_certificate(request).await {
         Ok(registered) => return Ok(shown(frame, registered.into_inner())),
         Err(status) => status,
@@ -296,18 +295,23 @@ fn asked_about(
 }
 
 /// Overwrites only what was looked at: an entry that somebody makes meanwhile is a reason to ask again.
-fn request(fields: &Fields, overwrite: bool, own_loss: bool) -> UploadCertificateRequest {
+fn request(
+    fields: &Fields,
+    overwritten: Option<&Certificate>,
+    own_loss: bool,
+) -> UploadCertificateRequest {
     UploadCertificateRequest {
         name: fields.name.clone(),
         clearance: fields.clearance().into(),
         grants: fields.grants(),
         certificate: fields.other(PEM).as_bytes().to_vec(),
         request_id: fields.other(once::FIELD).to_owned(),
-        overwrite,
+        overwrite: overwritten.is_some(),
+        expected_etag: overwritten.map_or_else(String::new, |it| it.etag.clone()),
         note: fields.note.clone(),
         owner: fields.owner.clone(),
         confirm_self_demotion: own_loss,
-        ..UploadCertificateRequest::default()
+        password: String::new(), // The certificates alone are left of the file.
     }
 }
 

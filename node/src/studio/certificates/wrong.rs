@@ -55,6 +55,17 @@ impl Wrong {
         Self { unknown, ..Self::named(&path, &why, &fields.grants()) }
     }
 
+    /// What a call refused of files, of which each is for the node of the same place in `nodes`, or for all (no name).
+    pub fn of_files(status: &Status, nodes: &[String]) -> Self {
+        let wrong = Self::of(status, &Fields::default());
+        let (path, _) = answer::field(status);
+        let node = place(&path, "certificates").and_then(|place| nodes.get(place));
+        match node.filter(|node| !node.is_empty()) {
+            Some(node) => Self { label: format!("{} for {node}", wrong.label), ..wrong },
+            None => wrong,
+        }
+    }
+
     /// Of a call that only looked, so that nothing can have been changed.
     pub fn unsent(self) -> Self {
         Self { unknown: false, ..self }
@@ -67,14 +78,19 @@ impl Wrong {
         let Some((_, id, label)) = FIELDS.iter().find(|it| it.0 == name) else {
             return Self { label: path.to_owned(), why: why.to_owned(), ..Self::default() };
         };
-        let place = path.strip_prefix("grants[").and_then(|rest| rest.split_once(']'));
-        let grant = place.and_then(|(place, _)| grants.get(place.parse::<usize>().ok()?));
+        let grant = place(path, "grants").and_then(|place| grants.get(place));
         let label = match grant {
             Some(grant) => format!("{label}, {}", grant.database),
             None => (*label).to_owned(),
         };
         Self { id, label, why: why.to_owned(), unknown: false }
     }
+}
+
+/// The place in a list of the contract that a path points at.
+fn place(path: &str, list: &str) -> Option<usize> {
+    let (place, _) = path.strip_prefix(list)?.strip_prefix('[')?.split_once(']')?;
+    place.parse().ok()
 }
 
 /// The status of the page that shows a refusal.
@@ -84,6 +100,8 @@ pub fn code(status: &Status) -> StatusCode {
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::{ErrorDetails, StatusExt as _};
+
     use super::*;
 
     #[test]
@@ -96,6 +114,22 @@ mod tests {
         ] {
             assert_eq!(Wrong::of(&status, &Fields::default()).unknown, unknown, "{status}");
             assert!(!Wrong::of(&status, &Fields::default()).unsent().unknown);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_refused_is_told_by_the_node_that_it_is_for() {
+        let nodes = [String::new(), "n2".to_owned()];
+        for (path, label) in [
+            ("certificates[0].content", "File"),
+            ("certificates[1].content", "File for n2"),
+            ("certificates[2].content", "File"),
+            ("certificates", "File"),
+        ] {
+            let details = ErrorDetails::with_bad_request_violation(path, "no key");
+            let status = Status::with_error_details(Code::InvalidArgument, "no key", details);
+            let wrong = Wrong::of_files(&status, &nodes);
+            assert_eq!((wrong.id, wrong.label.as_str()), ("file", label));
         }
     }
 
