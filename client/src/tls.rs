@@ -40,10 +40,12 @@ pub(crate) fn client_config(context: &Context) -> Result<Arc<ClientConfig>, cont
     Ok(Arc::new(config))
 }
 
-/// `WebPKI`, with one addition: a certificate that is an anchor itself may be a CA certificate as well.
+/// `WebPKI`, with one addition: a certificate that is an anchor itself is trusted, whoever issued it and whether it is a CA
+/// or not.
 ///
 /// A self-signed node certificate without `CA:TRUE` verifies as its own anchor; one with `CA:TRUE` (what `openssl req
-/// -x509` makes) is refused by webpki as an end entity. Equality with an anchor is at least as strict as a signature by it.
+/// -x509` makes) is refused by webpki as an end entity, and one that a CA issued for want of that CA. Equality with an anchor
+/// is at least as strict as a signature by it.
 #[derive(Debug)]
 struct AnchorsVerifier {
     anchors: Vec<CertificateDer<'static>>,
@@ -65,17 +67,14 @@ impl AnchorsVerifier {
         Ok(Self { anchors: anchors.to_vec(), webpki })
     }
 
-    fn is_anchor_refused_as_ca(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        error: &rustls::Error,
-    ) -> bool {
-        let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = error else {
-            return false;
-        };
-        // webpki looks at this after it has looked at the dates.
-        other.0.downcast_ref::<webpki::Error>() == Some(&webpki::Error::CaUsedAsEndEntity)
-            && self.anchors.iter().any(|anchor| anchor == end_entity)
+    /// Whether an anchor was refused for its issuer or its kind: webpki comes to both after the dates.
+    fn is_refused_anchor(&self, end_entity: &CertificateDer<'_>, error: &rustls::Error) -> bool {
+        let rustls::Error::InvalidCertificate(error) = error else { return false };
+        let by_issuer =
+            matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature);
+        let by_kind = matches!(error, CertificateError::Other(other)
+            if other.0.downcast_ref::<webpki::Error>() == Some(&webpki::Error::CaUsedAsEndEntity));
+        (by_issuer || by_kind) && self.anchors.iter().any(|anchor| anchor == end_entity)
     }
 }
 
@@ -96,7 +95,7 @@ impl ServerCertVerifier for AnchorsVerifier {
             now,
         );
         match verified {
-            Err(error) if self.is_anchor_refused_as_ca(end_entity, &error) => {
+            Err(error) if self.is_refused_anchor(end_entity, &error) => {
                 rustls::client::verify_server_name(
                     &rustls::server::ParsedCertificate::try_from(end_entity)?,
                     server_name,

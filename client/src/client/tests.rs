@@ -219,6 +219,34 @@ async fn a_self_signed_certificate_that_calls_itself_a_ca_is_its_own_anchor() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_an_anchor_is_trusted_alone_whoever_issued_it() {
+    let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let issuer = rcgen::Issuer::new(params, rcgen::KeyPair::generate().unwrap());
+    let issued = |host: &str, end: (i32, u8, u8)| {
+        let signing_key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(end.0, end.1, end.2);
+        let cert = params.signed_by(&signing_key, &issuer).unwrap();
+        rcgen::CertifiedKey { cert, signing_key }
+    };
+    let (own, twin) = (issued("localhost", (4000, 1, 1)), issued("localhost", (4000, 1, 1)));
+    let (expired, elsewhere) =
+        (issued("localhost", (2020, 1, 1)), issued("elsewhere", (4000, 1, 1)));
+    for (presented, anchor, trusted) in [
+        (&own, &own, true),
+        (&twin, &own, false),
+        (&expired, &expired, false),
+        (&elsewhere, &elsewhere, false),
+    ] {
+        let node = node(presented, &[]).await;
+        let client = client(&[&node.address], &anchor.cert.pem(), 2000);
+        let told = put(&client.with_policy(Policy::once())).await;
+        assert_eq!(told.as_ref().err().map(|error| error.kind()), (!trusted).then_some("tls"));
+    }
+}
+
+#[tokio::test]
 async fn what_a_node_said_is_reported_and_not_the_silence_after_it() {
     let certificate = made("localhost");
     let node = node(&certificate, &["busy", "hang", "hang", "hang"]).await;

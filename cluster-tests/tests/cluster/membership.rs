@@ -202,6 +202,50 @@ async fn a_passive_node_serves_nothing_until_it_is_bootstrapped_from_its_own_fil
     cluster.finish().await
 }
 
+/// Whoever forms a cluster gets a package that works, though the files that the configuration names are not there: a command
+/// gives the certificate.
+#[tokio::test]
+async fn the_first_administrator_gets_a_package_wherever_the_nodes_certificate_comes_from()
+-> Result<()> {
+    let mut cluster = Cluster::prepare(1, &[]).await?;
+    cluster.expect_in_logs("a certificate was registered over the admin socket");
+    let at = cluster.add_passive("lonely")?;
+    let folder = cluster.nodes[at].folder.clone();
+    for kind in ["crt", "key"] {
+        let given = folder.join(format!("given.{kind}"));
+        std::fs::rename(folder.join(format!("node.{kind}")), given)?;
+    }
+    cluster.nodes[at].set("tls.certificate_exec", r#"["/bin/cat", "given.crt", "given.key"]"#);
+    cluster.nodes[at].start()?;
+    let node = &cluster.nodes[at];
+    eventually("the passive node answers", HEAL_LIMIT, async || {
+        let output = node.run(&["admin", "status"]).await?;
+        anyhow::ensure!(output.code == 0, "{output:?}");
+        Ok(())
+    })
+    .await?;
+    let health = node.run(&["health"]).await?;
+    anyhow::ensure!(health.code == 8, "a node without a cluster serves: {health:?}");
+    let root = ["bootstrap", "--generate-admin", "root", "--out", "root.zip"];
+    let second = ["admin", "generate", "second", "--clearance", "operator", "--out", "second.zip"];
+    for (arguments, file) in [(&root[..], "root.zip"), (&second[..], "second.zip")] {
+        let output = node.run(arguments).await?;
+        anyhow::ensure!(output.code == 0, "{output:?}");
+        let package = std::fs::read(folder.join(file))?;
+        let caller = node.caller(Some(&Identity::from_package(file, &package)?))?;
+        eventually("its holder is served", HEAL_LIMIT, async || {
+            Ok(caller.cluster().get_topology(cluster::GetTopologyRequest {}).await?)
+        })
+        .await?;
+        // The package alone is enough: what it verifies the node with fits.
+        let whoami = node.run(&["--context-file", file, "whoami"]).await?;
+        anyhow::ensure!(whoami.code == 0, "{whoami:?}");
+    }
+    let health = node.run(&["health"]).await?;
+    anyhow::ensure!(health.code == 0, "{health:?}");
+    cluster.finish().await
+}
+
 /// Each RPC of the client listener, `WhoAmI` apart, as whoever holds `caller`.
 async fn refuses_everything(caller: &Caller) -> Result<()> {
     for rpc in contract::rpcs()? {

@@ -233,6 +233,11 @@ async fn rotation_under_load_fails_no_request_and_every_node_presents_the_new_ce
     for identity in own.iter().chain([&shared]) {
         key_is_nowhere(&cluster, identity)?;
     }
+    // What a node presents counts for its health, and not what its configuration still names.
+    for node in &cluster.nodes {
+        let health = node.run(&["health"]).await?;
+        anyhow::ensure!(health.code == 0, "{}: {health:?}", node.name);
+    }
     // All restart with what the data folder holds, and find each other.
     for node in &mut cluster.nodes {
         node.kill()?;
@@ -525,6 +530,11 @@ async fn an_expired_node_turns_clients_away_and_is_given_another_certificate() -
     })
     .await?;
     anyhow::ensure!(reason(&told) == "SERVER_CERTIFICATE_EXPIRED", "{told:?}");
+    let health = cluster.nodes[0].run(&["health"]).await?;
+    anyhow::ensure!(
+        health.code == 8 && health.stdout.contains("SERVER_CERTIFICATE_EXPIRED"),
+        "{health:?}"
+    );
     // All three are expired: they start, find each other, and agree on new certificates.
     cluster.nodes[1].kill()?;
     cluster.nodes[1].start()?;

@@ -14,7 +14,7 @@ use super::{
     grant,
     init::pki,
     output::time,
-    server::{SocketOf, read},
+    server::{SocketOf, read, trusted_by_clients},
 };
 use crate::names::{CertificateName, Thumbprint};
 
@@ -137,12 +137,11 @@ async fn generate(
     let state = admin.node_state().await?;
     let place = Place::take(out)?;
     let made = pki::administrator(name)?;
-    let ca = read(config.tls.ca.as_ref().unwrap_or(&config.tls.certificate))?;
-    let node = pki::certificate(&config.tls.certificate)?;
+    let ca_pem = trusted_by_clients(&config, &state)?;
     let about = pki::About {
-        ca_pem: &String::from_utf8_lossy(&ca),
+        ca_pem: &ca_pem,
         addresses: std::slice::from_ref(&config.advertise.client),
-        nodes: &[Thumbprint::of(&node)],
+        nodes: &[Thumbprint::of(&state.certificate)],
         cluster_id: &state.cluster_id,
     };
     let package = pki::package(name, &made, &about)?;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::Args;
-use rookery_client::{Client, Options, retry::Policy};
+use rookery_client::admin;
 use tokio::process::{Child, Command};
 
 use super::{
@@ -175,12 +175,15 @@ fn spawn(name: &str, folder: &Path) -> Result<Running> {
 async fn ready(node: &mut Running) -> Result<()> {
     let path = node.folder.join("rookery.toml");
     let config = config::load(&path, &Overrides::default())?.config;
-    let context = server::node_context(&config, &config.listen.client.to_string())?;
-    let options = Options { timeout: Duration::from_secs(2), policy: Policy::once() };
-    let client = Client::with_options(&context, options)?;
+    let address = config.listen.client.to_string();
+    let limit = Duration::from_secs(2);
+    let admin = admin::connect(&config.admin_socket()).with_timeout(limit);
     let deadline = Instant::now() + READY_TIMEOUT;
     loop {
-        let (serving, status) = server::serving(&client, Duration::from_secs(2)).await;
+        let (serving, status) = match admin.node_state().await {
+            Ok(state) => server::serving(&address, &state, limit).await?,
+            Err(error) => (false, error.to_string()), // It is not up yet.
+        };
         if serving {
             return Ok(());
         }

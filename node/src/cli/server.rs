@@ -1,11 +1,15 @@
 //! Running a node, and the commands that speak to the node on this machine.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{ArgGroup, Args, Subcommand};
 use rookery_client::{
     Client, Context, Options,
     admin::{self, Admin},
+    proto::admin::v1::GetNodeStateResponse,
     retry::Policy,
 };
 use tonic_health::pb::{
@@ -124,15 +128,16 @@ impl Bootstrap {
         };
         CertificateName::parse(name).map_err(|e| Failed::usage(e.to_string()))?;
         let config = self.socket.file.load()?.config;
-        // The node is formed once: a package that could not be written would lock everybody out.
+        // The cluster is formed once: a package that could not be made or written would lock everybody out.
         let place = Place::take(out)?;
         let made = pki::administrator(name)?;
+        let state = admin.node_state().await?;
+        let ca_pem = trusted_by_clients(&config, &state)?;
         let formed = admin.bootstrap(made.der.clone(), name).await?;
-        let ca = read(config.tls.ca.as_ref().unwrap_or(&config.tls.certificate))?;
         let about = pki::About {
-            ca_pem: &String::from_utf8_lossy(&ca),
+            ca_pem: &ca_pem,
             addresses: std::slice::from_ref(&config.advertise.client),
-            nodes: &[Thumbprint::of(&pki::certificate(&config.tls.certificate)?)],
+            nodes: &[Thumbprint::of(&state.certificate)],
             cluster_id: &formed.cluster_id,
         };
         let package = pki::package(name, &made, &about)?;
@@ -142,6 +147,14 @@ impl Bootstrap {
         let row = formed_row(&formed).with("password", package.password.expose());
         let row = row.with("package", written);
         session.out.one("cluster_id", &row)
+    }
+}
+
+/// PEM of what clients verify the node with: its `tls.ca`, or the certificate that it presents.
+pub(super) fn trusted_by_clients(config: &Config, state: &GetNodeStateResponse) -> Result<String> {
+    match &config.tls.ca {
+        Some(ca) => Ok(String::from_utf8_lossy(&read(ca)?).into_owned()),
+        None => Ok(certificates::certificate_pem(&state.certificate)),
     }
 }
 
@@ -191,22 +204,25 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
 #[derive(Debug, Args)]
 pub(super) struct Health {
     #[command(flatten)]
-    file: ConfigFile,
+    socket: SocketOf,
 }
 
 impl Health {
-    /// Asks the node's own client listener, as the node. `--address` asks another one.
+    /// Asks the node on its admin socket what it presents, and its client listener, expecting just that, whether it serves.
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {
-        let config = self.file.load()?.config;
+        let config = self.socket.file.load()?.config;
         let address = session.global.address.clone().unwrap_or_else(|| own_address(&config));
-        let context = node_context(&config, &address)?;
-        let options = Options { timeout: session.global.timeout, policy: Policy::once() };
-        let client = Client::with_options(&context, options)?;
-        let (serving, status) = serving(&client, session.global.timeout).await;
-        let days_left = own_days_left(&config)?;
-        warn_of_expiry(&config.node.name, days_left);
+        let admin = self.socket.connect(session)?;
+        let state = admin.node_state().await?;
+        let days_left = days_left(&state);
+        let (serving, status) = match serving(&address, &state, session.global.timeout).await? {
+            // It answers, and turns every caller away.
+            (true, _) if days_left < 0 => (false, "SERVER_CERTIFICATE_EXPIRED".to_owned()),
+            told => told,
+        };
+        warn_of_expiry(&state.node_name, days_left);
         let row = Row::new()
-            .with("node", config.node.name)
+            .with("node", state.node_name)
             .with("address", address)
             .with("serving", serving)
             .with("status", status.clone())
@@ -220,12 +236,10 @@ impl Health {
     }
 }
 
-/// Whole days that the node's own certificate is still valid.
-fn own_days_left(config: &Config) -> Result<i64> {
-    let der = pki::certificate(&config.tls.certificate)?;
-    let parsed = certificates::parse(&der).map_err(|e| Failed::usage(e.to_string()))?;
-    let left = parsed.not_after.0.saturating_sub(jiff::Timestamp::now().as_millisecond());
-    Ok(left.div_euclid(DAY_MS))
+/// Whole days that the certificate which the node presents is still valid.
+fn days_left(state: &GetNodeStateResponse) -> i64 {
+    let until = state.status.as_ref().map_or(0, |status| status.certificate_not_after_unix_ms);
+    until.saturating_sub(jiff::Timestamp::now().as_millisecond()).div_euclid(DAY_MS)
 }
 
 /// Says on standard error that the certificate of a node runs out.
@@ -238,22 +252,54 @@ pub(super) fn warn_of_expiry(node: &str, days_left: i64) {
     }
 }
 
-/// Whether the node behind the client serves, and in which words.
-pub(super) async fn serving(client: &Client, limit: std::time::Duration) -> (bool, String) {
+/// Whether the client listener of a node that presents this certificate serves, and in which words.
+pub(super) async fn serving(
+    address: &str,
+    node: &GetNodeStateResponse,
+    limit: Duration,
+) -> Result<(bool, String)> {
+    let client = Client::with_options(
+        &visitor(address, node)?,
+        Options { timeout: limit, policy: Policy::once() },
+    )?;
     let channel = match client.channel() {
         Ok(channel) => channel,
-        Err(e) => return (false, e.to_string()),
+        Err(e) => return Ok((false, e.to_string())),
     };
     let mut request = tonic::Request::new(HealthCheckRequest { service: String::new() });
     request.set_timeout(limit);
-    match tokio::time::timeout(limit, HealthClient::new(channel).check(request)).await {
+    Ok(match tokio::time::timeout(limit, HealthClient::new(channel).check(request)).await {
         Ok(Ok(answer)) => {
             let status = answer.into_inner().status();
             (status == ServingStatus::Serving, status.as_str_name().to_owned())
         }
         Ok(Err(status)) => (false, rookery_client::Error::from_status(&status).to_string()),
         Err(_) => (false, format!("no answer within {:.1} s", limit.as_secs_f64())),
-    }
+    })
+}
+
+/// A caller without a certificate, which health takes, for the holder of the key of the node's certificate alone. By which
+/// name it is called is not looked at here: the certificate says itself which names it is good for.
+fn visitor(address: &str, node: &GetNodeStateResponse) -> Result<Context> {
+    let unfit =
+        |e: certificates::Refused| Failed::unexpected(format!("the node's certificate: {e}"));
+    let names = certificates::parse(&node.certificate).map_err(unfit)?.alternative_names;
+    let ca = certificates::certificate_pem(&node.certificate);
+    let addresses = vec![address.to_owned()];
+    let context = Context::from_pem(&node.node_name, addresses, &[], &[], ca.as_bytes())?;
+    Ok(match names.iter().find_map(|name| host_of(name)) {
+        Some(host) => context.with_server_name(&host),
+        None => context,
+    })
+}
+
+/// A host that a name of a certificate is good for, such as of `DNS:*.example.com`.
+fn host_of(name: &str) -> Option<String> {
+    let (kind, host) = name.split_once(':')?;
+    ["DNS", "IP"].contains(&kind).then(|| match host.strip_prefix("*.") {
+        Some(domain) => format!("node.{domain}"),
+        None => host.to_owned(),
+    })
 }
 
 /// The listener as this machine reaches it.
@@ -264,23 +310,6 @@ fn own_address(config: &Config) -> String {
     } else {
         listen.to_string()
     }
-}
-
-/// What a node is as a client of itself: its own certificate, and its advertised name for the server.
-pub(super) fn node_context(config: &Config, address: &str) -> Result<Context> {
-    let certificate = read(&config.tls.certificate)?;
-    let key = zeroize::Zeroizing::new(read(&config.tls.key)?);
-    let ca = match &config.tls.ca {
-        Some(ca) => read(ca)?,
-        None => certificate.clone(),
-    };
-    let context =
-        Context::from_pem(&config.node.name, vec![address.to_owned()], &certificate, &key, &ca)?;
-    let host = config::host_and_port(&config.advertise.client).map(|(host, _)| host.to_owned());
-    Ok(match host {
-        Ok(host) => context.with_server_name(&host),
-        Err(_) => context,
-    })
 }
 
 /// `rookery config`

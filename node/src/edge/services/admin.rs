@@ -43,12 +43,14 @@ impl AdminService for Admin {
         let engine = &self.0.engine;
         let status = engine.status_local().await;
         let state = engine.state();
+        let identity = self.0.node.identity.load();
         Ok(Response::new(GetNodeStateResponse {
             state: state_name(&state).to_owned(),
             node_name: self.0.node.name.clone(),
             node_id: status.node.as_ref().map_or(0, |node| node.id),
             cluster_id: engine.registry().cluster_id.clone(),
-            thumbprint: self.0.node.identity.load().thumbprint().to_string(),
+            thumbprint: identity.thumbprint().to_string(),
+            certificate: identity.certificate_der().to_vec(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             reason: self.reason(&state).await,
             status: Some(status),
