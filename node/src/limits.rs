@@ -288,6 +288,10 @@ pub const AUDIT_CHANGES_MAX: usize = 1_024;
 pub const AUDIT_FIELDS_MAX: usize = 32;
 /// New records after which the leader makes a checkpoint without waiting for the interval.
 pub const AUDIT_CHECKPOINT_RECORDS: u64 = 1_000;
+/// Clocks no further apart than this agree.
+pub const CLOCKS_AGREE: Duration = Duration::from_secs(5 * 60);
+/// How long a new leader waits, after a start of all nodes, for clocks to compare its own with.
+pub const CLOCKS_WAITED_FOR: Duration = Duration::from_secs(3);
 /// How long a member's clock counts after it was told.
 pub const CLOCK_HEARD_FOR: Duration = Duration::from_secs(10);
 /// Longest time for which new records stay without a checkpoint.

@@ -266,10 +266,15 @@ impl Consensus {
     pub(super) async fn checkpoint_audit(&self, group: &Group) -> Result<(), Error> {
         let head = group.state.read(cluster::audit_head)?.unwrap_or_default();
         let new = head.sequence.saturating_sub(head.checkpoint_sequence);
-        let age_ms = self.time_as_leader().0.saturating_sub(head.checkpoint_unix_ms);
+        let age_ms = self.time_as_leader().time.0.saturating_sub(head.checkpoint_unix_ms);
         let waited =
             u128::from(age_ms.unsigned_abs()) >= limits::AUDIT_CHECKPOINT_INTERVAL.as_millis();
         if new == 0 || (new < limits::AUDIT_CHECKPOINT_RECORDS && !waited) {
+            return Ok(());
+        }
+        if !self.cluster_time.is_to_last() {
+            // Every node applies the time of a checkpoint as one that no time is before any more.
+            tracing::debug!("a checkpoint of the audit log waits for clocks that agree");
             return Ok(());
         }
         let checkpoint = self.signed_checkpoint(&head)?;
@@ -285,7 +290,7 @@ impl Consensus {
         let mut checkpoint = AuditCheckpoint {
             sequence: head.sequence,
             hash: head.hash.clone(),
-            at_unix_ms: self.time_as_leader().0,
+            at_unix_ms: self.time_as_leader().time.0,
             node_id: self.node_id().0,
             thumbprint: tls.thumbprint().as_bytes().to_vec(),
             ..AuditCheckpoint::default()

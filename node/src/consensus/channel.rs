@@ -425,7 +425,7 @@ impl Dialler {
         state: &watch::Sender<State>,
     ) -> &'static str {
         loop {
-            tokio::select! {
+            let (new, new_answers) = tokio::select! {
                 biased;
                 why = link.read(&mut answers) => {
                     // Nobody may find this link any more once its callers have been told.
@@ -433,29 +433,37 @@ impl Dialler {
                     link.close();
                     return why;
                 }
-                () = tokio::time::sleep(RENEWAL_INTERVAL) => {}
-            }
-            if !self.is_current(&link)
-                && let Ok((new, new_answers)) = self.open(0, true).await
-            {
-                // Callers wait for a moment, so that no append overtakes one that is under way on the old stream: a
-                // group's leader takes a follower that answers out of order for one that lost its log.
-                state.send_replace(State::Connecting);
-                match link.settle(&mut answers).await {
-                    Settled::Yes => {}
-                    Settled::NotYet => {
-                        state.send_replace(State::Up(link.clone()));
-                        continue;
-                    }
-                    Settled::Ended(why) => {
-                        link.close();
-                        return why;
-                    }
+                successor = self.successor(&link) => successor,
+            };
+            // Callers wait for a moment, so that no append overtakes one that is under way on the old stream: a group's
+            // leader takes a follower that answers out of order for one that lost its log.
+            state.send_replace(State::Connecting);
+            match link.settle(&mut answers).await {
+                Settled::Yes => {}
+                Settled::NotYet => {
+                    state.send_replace(State::Up(link.clone()));
+                    continue;
                 }
-                tracing::info!(peer = %self.target.node, "channel renewed after a change of certificates");
-                state.send_replace(State::Up(new.clone()));
-                let old = std::mem::replace(&mut link, new);
-                tokio::spawn(old.drain(std::mem::replace(&mut answers, new_answers)));
+                Settled::Ended(why) => {
+                    link.close();
+                    return why;
+                }
+            }
+            tracing::info!(peer = %self.target.node, "channel renewed after a change of certificates");
+            state.send_replace(State::Up(new.clone()));
+            let old = std::mem::replace(&mut link, new);
+            tokio::spawn(old.drain(std::mem::replace(&mut answers, new_answers)));
+        }
+    }
+
+    /// Waits until a certificate has changed and a stream with those in force is open, to take the place of `link`.
+    async fn successor(&self, link: &Link) -> Opened {
+        loop {
+            tokio::time::sleep(RENEWAL_INTERVAL).await;
+            if !self.is_current(link)
+                && let Ok(opened) = self.open(0, true).await
+            {
+                return opened;
             }
         }
     }

@@ -355,6 +355,11 @@ impl Consensus {
         }
         // Likewise the entries and votes that openraft queued before it stopped: it queues none after.
         self.committer.drained().await.map_err(|error| Error::Stopped(error.to_string()))?;
+        // The deletion itself stands unsynced before this in the same write-ahead log. Were it lost with the power, and the
+        // key with it that is destroyed next, the node would come back with a database that it cannot open.
+        let mut marker = Batch::default();
+        marker.put(NODE_SPACE, marker_key(id), Vec::new());
+        self.store.write(marker, Durability::Synced)?;
         tracing::info!(database = %id, "shredding a deleted database");
         // The key first: from here on nothing of the database can be read, whatever happens to its records.
         self.sentinel.forget(group)?;

@@ -29,6 +29,7 @@ use rookery_proto::{
 use super::{
     Consensus, Error, Group, Identity, Parts, State,
     channel::{self, Channels},
+    cluster_time::Moment,
     folder_age::{self, Ages},
     groups::{Groups, member_of},
     types::{self, Member, Metrics},
@@ -402,14 +403,14 @@ impl Consensus {
         pin: Thumbprint,
         deadline: Instant,
     ) -> Result<(String, NodeId), Error> {
+        let _one_at_a_time = self.becoming.lock().await;
         if self.identity().is_member() || self.formation.is_some() {
             return Err(Error::refused(
                 "ALREADY_FORMED",
                 "this node belongs to a cluster, or is configured to form one with other nodes",
             ));
         }
-        let _one_at_a_time = self.becoming.lock().await;
-        let token_id_copy = token_id.clone();
+        let request_id = join_request_id(&token_id, self.identity().incarnation);
         let request = JoinRequest {
             token_id,
             token_secret,
@@ -417,7 +418,7 @@ impl Consensus {
             client_address: self.config.advertise.client.clone(),
             peer_address: self.config.advertise.peer.clone(),
             incarnation: self.identity().incarnation.as_bytes().to_vec(),
-            request_id: join_request_id(&token_id_copy, self.identity().incarnation),
+            request_id,
         };
         let asked = async {
             let connection =
@@ -512,8 +513,8 @@ impl Consensus {
         match within(group.raft.change_membership(change, retain)).await? {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(Error::NotLeader),
-            Err(RaftError::APIError(error)) => {
-                Err(Error::refused("FAILED_PRECONDITION", error.to_string()))
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
+                Err(not_changed(&error))
             }
             Err(fatal) => Err(stopped(fatal)),
         }
@@ -825,9 +826,9 @@ impl Consensus {
         let deadline = Instant::now() + limits::PEER_ANSWER_TIMEOUT;
         let group = self.group(GroupId::CLUSTER)?;
         let leader = group.leader().ok_or(Error::NoLeader)?;
-        let (index, wall, lease) = if leader == self.node_id() {
+        let (index, now, lease) = if leader == self.node_id() {
             self.note_leadership(GroupId::CLUSTER);
-            (self.lead_read_index(&group).await?, self.time_as_leader(), self.lease())
+            (self.lead_read_index(&group).await?, self.time_to_tell()?, self.lease())
         } else {
             let body = channel_request::Body::Freshness(FreshnessRequest {
                 applied_index: group.state.applied().0,
@@ -843,12 +844,14 @@ impl Consensus {
             let lease = self.freshness.agreed_lease(self.lease(), promised);
             let time = crate::names::Timestamp(answer.leader_unix_ms);
             self.cluster_time.follow(time, self.clock.boot());
-            (answer.commit_index, time, lease)
+            // What it told may not last where this node makes the entries next.
+            (answer.commit_index, Moment { time, agreed: false }, lease)
         };
         let heard = self.clock.boot();
         group.wait_applied(index, deadline).await?;
         if self.registry().is_formed() {
-            self.freshness.renew(t0, lease, wall, heard);
+            self.freshness.renew(t0, lease, now.time, heard);
+            self.cluster_time.goes_by(now.agreed);
             self.vouched.expire(t0);
         }
         Ok(())
@@ -1051,7 +1054,42 @@ fn join_refused(status: &tonic::Status) -> Error {
     if status.code() == tonic::Code::DeadlineExceeded {
         return Error::Timeout;
     }
-    Error::refused("JOIN_TOKEN_REFUSED", status.message())
+    let info = tonic_types::StatusExt::get_details_error_info(status);
+    let reason = info.map_or_else(|| "JOIN_REFUSED".to_owned(), |info| info.reason);
+    Error::refused(&reason, status.message())
+}
+
+/// Why the votes of a group stay as they are, and what to do.
+fn not_changed(
+    error: &openraft::errors::ChangeMembershipError<
+        openraft::alias::CommittedLeaderIdOf<types::Types>,
+        u64,
+    >,
+) -> Error {
+    use openraft::errors::ChangeMembershipError as Why;
+    match error {
+        // The second: a leader that was elected just now.
+        Why::InProgress(_) | Why::UncommittedLeaderLog(_) => Error::refused(
+            "CHANGE_UNDER_WAY",
+            "the votes of the group are being changed already, or its leader is new; try again in a moment",
+        ),
+        Why::EmptyMembership(_) => Error::refused(
+            "LAST_VOTER",
+            "this is the only node with a vote in the group, and without one nothing could be decided any more; give \
+             another node a vote first",
+        ),
+        Why::LearnerNotFound(missing) => Error::refused(
+            "NOT_A_FOLLOWER",
+            format!(
+                "node {} does not follow the group yet; try again in a moment",
+                missing.node_id
+            ),
+        ),
+        Why::UnsupportedMembershipTransition(_) | Why::NodeMetadataChanged(_) => Error::refused(
+            "CHANGE_REFUSED",
+            format!("the group does not take this change: {error}"),
+        ),
+    }
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> Result<T, Error> {

@@ -260,14 +260,25 @@ impl Consensus {
     }
 
     /// The time that dates are decided by, as long as this node leads the cluster.
-    fn time_as_leader(&self) -> Timestamp {
+    fn time_as_leader(&self) -> cluster_time::Moment {
         if self.config.authorization.log_time_floor
             && let Ok(group) = self.group(GroupId::CLUSTER)
             && let Ok(Some(head)) = group.state.read(cluster::audit_head)
         {
             self.cluster_time.not_before(Timestamp(head.checkpoint_unix_ms));
         }
-        self.cluster_time.now(self.clock.wall(), self.clock.boot())
+        let members = self.registry().nodes().count();
+        self.cluster_time.now(self.clock.wall(), self.clock.boot(), members)
+    }
+
+    /// The same, for those who go by it.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] as long as it could be the time of one wrong clock, but not for long.
+    fn time_to_tell(&self) -> Result<cluster_time::Moment, Error> {
+        let moment = self.time_as_leader();
+        let told = self.cluster_time.may_be_told(moment, self.clock.boot());
+        told.then_some(moment).ok_or(Error::Stale)
     }
 
     /// The cluster's time as far as this node knows it, fresh or not; long past before it was heard of.

@@ -237,6 +237,7 @@ impl Consensus {
             return Err(Error::NotLeader);
         }
         self.note_leadership(GroupId::CLUSTER);
+        self.time_to_tell()?;
         self.promises.promise(from, received, self.lease());
         // Of this node's own leadership, or not at all: an index of another leader would come without that leader's
         // promise.
@@ -244,7 +245,7 @@ impl Consensus {
         let lease_ms = u32::try_from(self.lease().as_millis()).unwrap_or(u32::MAX);
         Ok(peer::FreshnessResponse {
             commit_index,
-            leader_unix_ms: self.time_as_leader().0,
+            leader_unix_ms: self.time_as_leader().time.0,
             lease_ms,
             full_node_ids: self.full_nodes().iter().map(|node| node.0).collect(),
         })

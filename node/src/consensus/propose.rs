@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -337,11 +337,16 @@ impl Consensus {
         Ok(())
     }
 
-    /// The time of the cluster, but never earlier than a stamp before it. A node that knows of no leader lately takes its
+    /// The time of the cluster, but never earlier than a stamp before it that more than one clock made. A node that knows of no leader lately takes its
     /// own clock.
     fn stamped(&self) -> i64 {
         let now = if self.is_fresh() { self.leader_time().0 } else { self.clock.wall().0 };
-        self.last_stamp.fetch_max(now, std::sync::atomic::Ordering::Relaxed).max(now)
+        let before = if self.cluster_time.is_to_last() {
+            self.last_stamp.fetch_max(now, Ordering::Relaxed)
+        } else {
+            self.last_stamp.load(Ordering::Relaxed)
+        };
+        before.max(now)
     }
 
     /// Step 5 of `freshness`: waits until no node can decide on a registry older than `index`.

@@ -7,9 +7,8 @@
 //! | INVALID_ARGUMENT | `INVALID_ARGUMENT`, `REQUEST_ID_REUSED`, `MALFORMED_REQUEST`; field path in `BadRequest` | corrects the call |
 //! | NOT_FOUND, ALREADY_EXISTS | `NOT_FOUND`; `ALREADY_EXISTS`, `NAME_IN_USE` | names something else |
 //! | ABORTED | `CONCURRENCY` | reads again and decides anew |
-//! | FAILED_PRECONDITION | `DATABASE_DISABLED`, `NOT_FORMED`, `ALREADY_FORMED`, `NODE_ID_REUSED`, `SECONDARY_CERTIFICATE`, `CONFIRMATION_REQUIRED` | changes that first |
+//! | FAILED_PRECONDITION | `DATABASE_DISABLED`, `NOT_FORMED`, `ALREADY_FORMED`, `NODE_ID_REUSED`, `SECONDARY_CERTIFICATE`, `CONFIRMATION_REQUIRED`, `WELL_KNOWN`, `LAST_VOTER`, `CHANGE_UNDER_WAY` | changes that first, or waits |
 //! | FAILED_PRECONDITION | `SECOND_FACTOR_REQUIRED`, `SECOND_FACTOR_NOT_ENROLLED` (the RPC to call under `call`), `SECOND_FACTOR_CODE_USED`, `SECOND_FACTOR_LOCKED` (`RetryInfo`) | logs in, or waits |
-//! | FAILED_PRECONDITION | `DATABASE_DISABLED`, `NOT_FORMED`, `ALREADY_FORMED`, `NODE_ID_REUSED` | changes that first |
 //! | RESOURCE_EXHAUSTED | `LIMIT_EXCEEDED`, `MESSAGE_TOO_LARGE` | sends less |
 //! | RESOURCE_EXHAUSTED | `DISK_FULL` | makes room on the disk that the message names |
 //! | UNAVAILABLE | `NO_LEADER`, `NO_QUORUM`, `NOT_LEADER`, `AUTHORIZATION_STALE`, `NODE_STOPPED`; `RetryInfo` | tries again, here or on another node |
@@ -101,7 +100,8 @@ impl Answer {
             details.set_retry_info(self.retry);
         }
         if let Some(path) = self.field {
-            details.add_bad_request_violation(path, message.clone());
+            let why = message.strip_prefix(&path).and_then(|rest| rest.strip_prefix(": "));
+            details.add_bad_request_violation(path, why.unwrap_or(&message));
         }
         Status::with_error_details(self.code, message, details)
     }
@@ -160,9 +160,8 @@ fn code_of(reason: &str) -> Code {
         "ENTRY_REFUSED" => Code::Internal,
         other if other.starts_with("CERTIFICATE_") => Code::Unauthenticated,
         // WELL_KNOWN, DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, SECONDARY_CERTIFICATE,
-        // CONFIRMATION_REQUIRED, and reasons of newer nodes: the cluster is not in the state that the call needs.
-        // DATABASE_DISABLED, NOT_FORMED, ALREADY_FORMED, NODE_ID_REUSED, SECOND_FACTOR_*, and reasons of newer nodes: the cluster is
-        // not in the state that the call needs.
+        // CONFIRMATION_REQUIRED, LAST_VOTER, SECOND_FACTOR_*, and reasons of newer nodes: the cluster is not in the state
+        // that the call needs.
         _ => Code::FailedPrecondition,
     }
 }

@@ -1,6 +1,6 @@
 //! Server reflection, v1 and v1alpha, for holders of a registered certificate: the contract of the client services.
 
-use std::{convert::Infallible, sync::Arc, task};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, task};
 
 use futures::future::BoxFuture;
 use prost::Message as _;
@@ -18,11 +18,27 @@ use crate::{
     edge::{Edge, streams},
 };
 
-/// The files that clients are shown: not what peers, the log and the admin socket speak.
+/// The files that clients are shown: not what peers, the log and the admin socket speak, but for messages of theirs that
+/// stand in what clients are told, such as the records of the audit log.
 fn files() -> Result<FileDescriptorSet, Error> {
     let mut all = FileDescriptorSet::decode(rookery_proto::DESCRIPTORS)?;
     let hidden = ["rookery.peer.v1", "rookery.log.v1", "rookery.admin.v1"];
-    all.file.retain(|file| !hidden.contains(&file.package()));
+    let mut shown: BTreeSet<String> = all
+        .file
+        .iter()
+        .filter(|file| !hidden.contains(&file.package()))
+        .map(|file| file.name().to_owned())
+        .collect();
+    loop {
+        let before = shown.len();
+        let imports = all.file.iter().filter(|file| shown.contains(file.name()));
+        let imports: Vec<String> = imports.flat_map(|file| file.dependency.clone()).collect();
+        shown.extend(imports);
+        if shown.len() == before {
+            break;
+        }
+    }
+    all.file.retain(|file| shown.contains(file.name()));
     Ok(all)
 }
 

@@ -73,7 +73,6 @@ impl Wrong {
 
     /// A field by its path in the contract.
     fn named(path: &str, why: &str, grants: &[Grant]) -> Self {
-        let why = why.strip_prefix(path).and_then(|it| it.strip_prefix(": ")).unwrap_or(why);
         let name = path.split(['[', '.']).next().unwrap_or_default();
         let Some((_, id, label)) = FIELDS.iter().find(|it| it.0 == name) else {
             return Self { label: path.to_owned(), why: why.to_owned(), ..Self::default() };
@@ -138,13 +137,13 @@ mod tests {
         let grant = |database: &str| Grant { database: database.to_owned(), access: 1 };
         let grants = [grant("sales"), grant("stock")];
         for (path, why, id, label, said) in [
-            ("name", "name: must not be empty.", "name", "Name", "must not be empty."),
+            ("name", "must not be empty.", "name", "Name", "must not be empty."),
             ("lifetime_seconds", "must be", "days", "Valid for (days)", "must be"),
             ("grants[1].database", "no", "grants", "Databases of a User, stock", "no"),
             ("grants[7].database", "no", "grants", "Databases of a User", "no"),
-            ("grants", "grants: too many.", "grants", "Databases of a User", "too many."),
+            ("grants", "too many.", "grants", "Databases of a User", "too many."),
             ("secondaries[2]", "no", "", "secondaries[2]", "no"),
-            ("certificates[0]", "certificates[0]: no key.", "file", "File", "no key."),
+            ("certificates[0]", "no key.", "file", "File", "no key."),
             ("", "This is not allowed.", "", "", "This is not allowed."),
         ] {
             let expected =
