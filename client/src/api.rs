@@ -103,14 +103,12 @@ no_request_ids!(
     monitoring::GetMetricsRequest,
 );
 
-/// Gives the request an id where it takes one and has none.
-///
-/// # Errors
-/// An id that is no UUID is left for the node to refuse, and retried as a read: it is never applied.
-fn kind(request: &mut impl Request, secret: bool) -> Kind {
+/// Gives the request an id where it takes one and has none. One that is no UUID is left for the node to refuse, and retried
+/// as a read: it is never applied.
+fn kind(request: &mut impl Request, secret: bool, next: impl FnOnce() -> Uuid) -> Kind {
     let Some(field) = request.request_id() else { return Kind::Read };
     if field.is_empty() {
-        *field = Uuid::now_v7().to_string();
+        *field = next().to_string();
     }
     match Uuid::try_parse(field) {
         Ok(id) if secret => Kind::Secret(id),
@@ -132,7 +130,8 @@ macro_rules! methods {
                 &self,
                 mut request: $service::$request,
             ) -> Result<$service::$response, Error> {
-                let kind = kind(&mut request, methods!(@secret $($secret)?));
+                let secret = methods!(@secret $($secret)?);
+                let kind = kind(&mut request, secret, || self.next_request_id());
                 self.call(kind, request, |channel, request| async move {
                     $service::$client_module::$client::new(channel)
                         .max_decoding_message_size(message_bytes_max())
@@ -316,7 +315,7 @@ impl Client {
         &self,
         mut request: audit::ExportRequest,
     ) -> Result<tonic::Streaming<audit::ExportResponse>, Error> {
-        let kind = kind(&mut request, false);
+        let kind = kind(&mut request, false, || self.next_request_id());
         self.call(kind, request, |channel, request| async move {
             audit::audit_service_client::AuditServiceClient::new(channel)
                 .max_decoding_message_size(message_bytes_max())

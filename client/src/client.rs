@@ -44,11 +44,14 @@ pub struct Options {
     pub timeout: Duration,
     /// Bounds of the attempts.
     pub policy: Policy,
+    /// What the first call that changes something is known by, where it has no request id of its own: that of an earlier
+    /// call whose outcome is unknown, so that it is applied once. `None`: a new one.
+    pub request_id: Option<Uuid>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { timeout: TIMEOUT_DEFAULT, policy: Policy::default() }
+        Self { timeout: TIMEOUT_DEFAULT, policy: Policy::default(), request_id: None }
     }
 }
 
@@ -68,6 +71,8 @@ struct Shared {
     tls: Arc<ClientConfig>,
     server_name: Option<String>,
     nodes: Mutex<Nodes>,
+    /// For the next call that changes something.
+    request_id: Mutex<Option<Uuid>>,
 }
 
 /// The addresses and what is known about them.
@@ -124,6 +129,7 @@ impl Client {
             tls: tls::client_config(context)?,
             server_name: context.server_name.clone(),
             nodes: Mutex::new(nodes),
+            request_id: Mutex::new(options.request_id),
         };
         let session = context.session.as_ref().and_then(Session::metadata);
         Ok(Self { shared: Arc::new(shared), options, pinned: None, preferred: None, session })
@@ -172,6 +178,7 @@ impl Client {
             tls: Arc::clone(&self.shared.tls),
             server_name: self.shared.server_name.clone(),
             nodes: Mutex::new(nodes),
+            request_id: Mutex::default(),
         };
         Self { shared: Arc::new(shared), ..self.clone() }
     }
@@ -342,6 +349,12 @@ impl Client {
         }
         nodes.channels.insert(Arc::clone(address), channel.clone());
         Ok(channel)
+    }
+
+    /// The id that was given for the first call that changes something; a new one for all others.
+    pub(crate) fn next_request_id(&self) -> Uuid {
+        let given = self.shared.request_id.lock().unwrap_or_else(PoisonError::into_inner).take();
+        given.unwrap_or_else(Uuid::now_v7)
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {

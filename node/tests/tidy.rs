@@ -86,25 +86,6 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "server",
-        &[
-            "authz",
-            "certificates",
-            "clock",
-            "cluster",
-            "config",
-            "consensus",
-            "crypto",
-            "database",
-            "edge",
-            "limits",
-            "names",
-            "storage",
-            "telemetry",
-            "tls",
-        ],
-    ),
-    (
         "cli",
         &[
             "audit",
@@ -118,7 +99,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "names",
             "os",
             "own_certificate",
-            "server",
             "storage",
             "telemetry",
             "tls",

@@ -132,8 +132,11 @@ fn client(addresses: &[&str], ca_pem: &str, timeout_ms: u64) -> Client {
     )
     .unwrap();
     let policy = Policy { attempt_timeout: Duration::from_millis(400), ..Policy::default() };
-    Client::with_options(&context, Options { timeout: Duration::from_millis(timeout_ms), policy })
-        .unwrap()
+    Client::with_options(
+        &context,
+        Options { timeout: Duration::from_millis(timeout_ms), policy, request_id: None },
+    )
+    .unwrap()
 }
 
 async fn put(client: &Client) -> Result<String, Error> {

@@ -373,7 +373,31 @@ async fn a_passphrase_opens_a_node_and_a_wrong_one_does_not() -> Result<()> {
     node.start()?;
     cluster.ready().await?;
     assert_eq!(admin.get("sales", "a").await?, b"{}");
+    assert_eq!(cluster.nodes[0].stop().await?, 0);
+    reseals_that_are_cut_short_keep_the_salt_in_use(&cluster.nodes[0]).await?;
     cluster.finish().await
+}
+
+/// The salt that the keyring is sealed by still has the name of the next one, as after a crash in a change of the
+/// passphrase; then another change is cut short before it has written the keyring.
+async fn reseals_that_are_cut_short_keep_the_salt_in_use(node: &Node) -> Result<()> {
+    fs::rename(node.data().join("master.kdf"), node.data().join("master.kdf.next"))?;
+    let in_the_way = node.data().join("keyring.new");
+    fs::create_dir(&in_the_way)?;
+    private(&node.folder.join("next"), b"the next passphrase\n")?;
+    let with = ["--data", "data", "--passphrase-file", "passphrase"];
+    let reseal = ["recover", "reseal", "--new-passphrase-file", "next"];
+    let cut = node.run(&[&reseal[..], &with[..]].concat()).await?;
+    anyhow::ensure!(cut.code == 9 && cut.stderr.contains("cannot be replaced"), "{cut:?}");
+    fs::remove_dir(in_the_way)?;
+    let sound = node.run(&[&["recover", "verify-store"][..], &with[..]].concat()).await?;
+    anyhow::ensure!(sound.code == 0, "the passphrase in use opens nothing any more: {sound:?}");
+    let resealed = node.run(&[&reseal[..], &with[..]].concat()).await?;
+    anyhow::ensure!(resealed.code == 0, "{resealed:?}");
+    let with = ["recover", "verify-store", "--data", "data", "--passphrase-file", "next"];
+    let sound = node.run(&with).await?;
+    anyhow::ensure!(sound.code == 0, "{sound:?}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -132,7 +132,8 @@ fn client(
         key.as_bytes(),
         &ca,
     )?;
-    let options = Options { timeout: Duration::from_secs(20), policy: Policy::once() };
+    let options =
+        Options { timeout: Duration::from_secs(20), policy: Policy::once(), ..Options::default() };
     let client = Client::with_options(&context, options)?;
     Ok(match session {
         Some(session) => client.with_session(session),

@@ -44,6 +44,12 @@ def main(package, database):
             private_key=archive.read(context["key"]),
             certificate_chain=archive.read(context["certificate"]),
         )
+    with grpc.secure_channel(context["addresses"][0], credentials) as channel:
+        told = ProtoReflectionDescriptorDatabase(channel)
+        pool = DescriptorPool(told)
+        for name in told.get_services():
+            pool.FindServiceByName(name)  # Fails where something that it speaks of is not told.
+        print("every service is described:", "rookery.audit.v1.AuditService" in told.get_services())
     json = '{"from": "python", "text": "héron"}'.encode()
     for number, address in enumerate(context["addresses"]):
         with grpc.secure_channel(address, credentials) as channel:

@@ -54,9 +54,6 @@ pub(super) enum Verb {
         /// Only where there is none under the id
         #[arg(long)]
         new: bool,
-        /// A UUID of yours; a repeated call with it is applied once
-        #[arg(long)]
-        request_id: Option<String>,
     },
     /// Delete a document
     Delete {
@@ -127,7 +124,7 @@ impl Verb {
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {
         match self {
             Self::Get { document, stale } => get(session, document, stale).await,
-            Self::Put { document, json, file, collection, etag, new, request_id } => {
+            Self::Put { document, json, file, collection, etag, new } => {
                 let precondition = match (etag, new) {
                     (Some(etag), _) => Some(proto::precondition::Condition::Etag(etag)),
                     (None, true) => Some(proto::precondition::Condition::MustNotExist(true)),
@@ -139,7 +136,7 @@ impl Verb {
                     collection,
                     json: input(json, file)?,
                     precondition: precondition.map(|c| proto::Precondition { condition: Some(c) }),
-                    request_id: request_id.unwrap_or_default(),
+                    request_id: String::new(),
                 };
                 put(session, request).await
             }

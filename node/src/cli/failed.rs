@@ -163,10 +163,16 @@ impl From<rookery_client::Error> for Failed {
             | Error::Timeout(_)
             | Error::Server(_) => None,
         };
+        let message = match &request_id {
+            Some(id) => {
+                format!("{error}. Run the same command with --request-id {id}: it is done once")
+            }
+            None => error.to_string(),
+        };
         Self {
             reason: error.reason().to_owned(),
             request_id,
-            ..Self::new(exit, error.kind(), error.to_string())
+            ..Self::new(exit, error.kind(), message)
         }
     }
 }

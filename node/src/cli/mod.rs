@@ -87,6 +87,9 @@ struct Global {
     /// Longest time a call may take, such as 500ms, 30s or 2m
     #[arg(long, global = true, value_parser = duration, env = "ROOKERY_TIMEOUT", default_value = "30s")]
     timeout: Duration,
+    /// What the change is known by: one whose outcome is unknown is carried out once, however often it is sent under its id
+    #[arg(long, global = true, value_name = "UUID")]
+    request_id: Option<uuid::Uuid>,
     /// Ask nothing: destructive commands go ahead
     #[arg(short = 'y', long, global = true)]
     yes: bool,
@@ -247,7 +250,8 @@ impl Session {
     }
 
     fn client_of(&self, context: &Context) -> Result<Client> {
-        let options = Options { timeout: self.global.timeout, policy: Policy::default() };
+        let Global { timeout, request_id, .. } = self.global;
+        let options = Options { timeout, policy: Policy::default(), request_id };
         let client = Client::with_options(context, options)?;
         Ok(match &self.global.address {
             Some(address) => client.pinned(address),

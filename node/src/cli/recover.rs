@@ -10,8 +10,8 @@ use clap::{Args, Subcommand};
 use super::{Column, Failed, Result, Row, Session, failed::Exit, output::column};
 use crate::{
     crypto::{
-        self, Keyring, MasterKey, MasterKeySource, PassphraseSource, RecoveryExport, RecoveryKey,
-        SEALING_KEY_FILE, SealingKey,
+        self, KeyId, Keyring, MasterKey, MasterKeySource, PassphraseSource, RecoveryExport,
+        RecoveryKey, SEALING_KEY_FILE, SealingKey,
     },
     limits, os,
     own_certificate::Kept,
@@ -148,7 +148,7 @@ fn verify_files(data: &Path, keyring: &Arc<Keyring>, found: &mut Verified) {
 }
 
 fn reseal(session: &mut Session, data: &Path, with: &With, new: &New) -> Result<()> {
-    let keyring = with.open(data)?;
+    let keyring = with.open_to_reseal(data)?;
     let former = keyring.master_key_id();
     let source = new.source();
     let master = MasterKey::load_next(&source, data).map_err(|e| wanting(&e))?;
@@ -174,12 +174,30 @@ impl With {
         }
         let opened = match &self.recovery {
             Some(export) => Keyring::recover(data, &read_export(export)?),
-            None => self.open_with_master(data),
+            None => self.open_with_master(data, |data, source, sealed_by| {
+                Keyring::open(data, &MasterKey::load(source, data, Some(sealed_by))?)
+            }),
         };
         opened.map_err(|e| wanting(&e))
     }
 
-    fn open_with_master(&self, data: &Path) -> crypto::Result<Arc<Keyring>> {
+    /// [`With::open`], after what a change of the master key that was cut short has left to be done: the salt of a
+    /// passphrase that the keyring is sealed by already must not make room for the next one.
+    fn open_to_reseal(&self, data: &Path) -> Result<Arc<Keyring>> {
+        if self.recovery.is_some() || !data.is_dir() {
+            return self.open(data);
+        }
+        let opened = self.open_with_master(data, |data, source, _| {
+            Ok(crypto::open_keyring(data, source, None)?.keyring)
+        });
+        opened.map_err(|e| wanting(&e))
+    }
+
+    fn open_with_master(
+        &self,
+        data: &Path,
+        open: impl FnOnce(&Path, &MasterKeySource, KeyId) -> crypto::Result<Arc<Keyring>>,
+    ) -> crypto::Result<Arc<Keyring>> {
         let Some(sealed_by) = Keyring::sealed_by(data)? else {
             let found = "no file `keyring`".to_owned();
             return Err(crypto::Error::KeyringMissing { folder: data.to_owned(), found });
@@ -190,8 +208,7 @@ impl With {
             &self.master_key_exec,
             &self.passphrase_file,
         );
-        let master = MasterKey::load(&source, data, Some(sealed_by))?;
-        Keyring::open(data, &master)
+        open(data, &source, sealed_by)
     }
 }
 

@@ -260,7 +260,7 @@ pub(super) async fn serving(
 ) -> Result<(bool, String)> {
     let client = Client::with_options(
         &visitor(address, node)?,
-        Options { timeout: limit, policy: Policy::once() },
+        Options { timeout: limit, policy: Policy::once(), request_id: None },
     )?;
     let channel = match client.channel() {
         Ok(channel) => channel,

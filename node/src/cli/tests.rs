@@ -174,6 +174,7 @@ fn errors_have_their_exit_codes() {
     let json = failed.render(Format::Json);
     assert!(json.contains("\"request_id\":\"00000000-0000-0000-0000-000000000000\""), "{json}");
     assert!(json.contains("\"exit_code\":7"), "{json}");
+    assert!(json.contains("with --request-id 00000000-"), "what to do next: {json}");
 }
 
 #[test]

@@ -6,16 +6,17 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `types` | openraft's types, and their translation from and to protobuf |
-//! | `log_store`, `committer` | logs and votes on the encrypted store, group commit |
-//! | `state_machine`, `snapshot` | committed entries become state; state becomes a stream of chunks |
+//! | `types`, `error` | openraft's types, and their translation from and to protobuf; why something was not done |
+//! | `identity` | who this node is, as its folder says |
+//! | `log_store`, `committer`, `purge` | logs and votes on the encrypted store, group commit, what of a log may go |
+//! | `state_machine`, `applied`, `snapshot` | committed entries become state; state becomes a stream of chunks |
 //! | `channel`, `network`, `peer_service` | what nodes say to each other, and who is heard |
 //! | `groups` | which groups run here: started, stopped and cleaned up after the registry |
 //! | `leadership` | what only the leader of a group can do, asked of any node |
 //! | `estranged` | leaders that hear no leader of the cluster group, and so may not decide, hand over |
 //! | `freshness` | strict revocation: how old a registry may be, and who waits for whom |
-//! | `propose` | a permitted command becomes an entry, here or at the leader |
-//! | `as_member` | commands of a node itself |
+//! | `cluster_time` | the time that dates are decided by |
+//! | `propose`, `forwarding` | a permitted command becomes an entry, here or at the leader; calls that another node serves |
 //! | `audit`, `denials` | reading and sealing the audit log; denials on their way into it |
 //! | `as_member`, `own_record` | what a node writes in its own name |
 //! | `folder_age` | whether a data folder was replaced by an older copy of itself |
@@ -28,7 +29,7 @@
 //! | `stalls` | a leader whose disk stands still lets another one lead |
 //! | `status` | what a person asks of a cluster |
 //! | `local` | what each node tells or does alone: connections, figures |
-//! | `as_member`, `trust` | commands of a node itself; well-known admins, notices of expiry |
+//! | `trust` | well-known admins, notices of expiry |
 //!
 //! **Invariant:** nothing enters a log without a [`Permit`](crate::authz::Permit) of its author, and a forwarded
 //! command carries its author's thumbprint, never the node's.

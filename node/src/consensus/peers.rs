@@ -352,7 +352,7 @@ fn enabled(fresh: &Fresh, group: GroupId) -> Result<(), Error> {
 ///
 /// **Invariant:** what only members may write, a member writes in its own name: `from` sent it, and nobody else's node
 /// certificate may stand under it.
-fn decide_proposal(
+pub(super) fn decide_proposal(
     fresh: &Fresh,
     from: NodeId,
     author: &Thumbprint,

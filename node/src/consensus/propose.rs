@@ -20,7 +20,9 @@ use rookery_proto::{
 };
 use subtle::ConstantTimeEq as _;
 
-use super::{Consensus, Denial, Error, Group, forwarding, types::CommandBytes};
+use super::{
+    Consensus, Denial, Error, Group, forwarding, peers::decide_proposal, types::CommandBytes,
+};
 use crate::{
     authz::{Author, DatabasePermit, Permit},
     certificates,
@@ -98,7 +100,16 @@ impl Consensus {
         let mut sent = false;
         let mut tries = 0;
         loop {
-            let tried = self.try_propose(author, &proposal, deadline, &mut sent).await;
+            let decided = match tries {
+                0 => Ok(()),
+                _ => self.decide_again(author, &proposal, deadline).await,
+            };
+            let tried = match decided {
+                Ok(()) => self.try_propose(author, &proposal, deadline, &mut sent).await,
+                Err(Error::Stale) => Err(Error::NoLeader), // It may be fresh for the next try.
+                // The try before may have been applied; nobody is to take the denial for its answer.
+                Err(denied) => return Err(if sent { Error::Timeout } else { denied }),
+            };
             let error = match tried {
                 Ok(applied) => return answer(applied),
                 Err(error) => error,
@@ -116,6 +127,23 @@ impl Consensus {
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// Decides a write before another try, which may be long after the first, as if its author had called now. Commands of
+    /// the cluster group are decided once more where they are applied.
+    async fn decide_again(
+        &self,
+        author: Author,
+        proposal: &Proposal,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let Author::Certificate(author) = author else { return Ok(()) };
+        if proposal.group == GroupId::CLUSTER.0 {
+            return Ok(());
+        }
+        let fresh = self.fresh(deadline).await?;
+        decide_proposal(&fresh, self.node_id(), &author, proposal)?
+            .map_err(|()| Error::unexpected_answer())
     }
 
     async fn try_propose(

@@ -113,3 +113,29 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_whole_and_holds_no_service_of_peers_or_owners() {
+        let shown = files().unwrap().file;
+        let names: BTreeSet<_> = shown.iter().map(|file| file.name()).collect();
+        for file in &shown {
+            for import in &file.dependency {
+                assert!(names.contains(import.as_str()), "{} imports {import}", file.name());
+            }
+            for service in &file.service {
+                let package = file.package();
+                assert!(
+                    !["rookery.peer.v1", "rookery.admin.v1"].contains(&package),
+                    "{package}.{} is shown",
+                    service.name()
+                );
+            }
+        }
+        assert!(shown.iter().any(|file| file.package() == "rookery.audit.v1"));
+    }
+}

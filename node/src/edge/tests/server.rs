@@ -182,7 +182,7 @@ async fn a_node_is_bootstrapped_serves_stops_and_remembers() {
     };
     client.documents().put_document(put).await.unwrap();
     assert_eq!(get(&client).await.unwrap(), b"{\"total\": 42}");
-    assert!(site.page("/metrics").await.contains("rookery_leader{group=\"sales\"} 1"));
+    assert!(site.page("/metrics").await.contains("rookery_leader{group=\"database 1\"} 1"));
 
     let second = server::run(site.config.clone(), std::future::pending()).await;
     assert!(format!("{:#}", second.unwrap_err()).contains("cannot listen on"));
