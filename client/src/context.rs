@@ -176,12 +176,6 @@ impl Context {
         }
     }
 
-    /// The same context for other addresses.
-    #[must_use]
-    pub fn with_addresses(&self, addresses: Vec<String>) -> Self {
-        Self { addresses, ..self.clone() }
-    }
-
     /// The same context in a second-factor session.
     #[must_use]
     pub fn with_session(&self, session: Session) -> Self {
@@ -262,7 +256,11 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let why = format!("is larger than {FILE_BYTES_MAX} bytes, which no file of a context is");
+        return Err(failed(std::io::Error::other(why)));
+    }
     Ok(bytes)
 }
 

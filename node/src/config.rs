@@ -17,7 +17,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -640,12 +639,6 @@ impl Config {
     pub fn dial(&self, id: u64, name: &str) -> Option<&str> {
         let peer = self.peers.get(&id.to_string()).or_else(|| self.peers.get(name))?;
         Some(&peer.dial)
-    }
-
-    /// How long a node may decide on a registry that the leader confirmed.
-    #[must_use]
-    pub fn freshness(&self) -> Duration {
-        Duration::from_millis(self.authorization.freshness_ms)
     }
 
     /// Looks at the files that are named: they exist, and nobody else can read the keys.

@@ -32,7 +32,8 @@ pub const COMMAND_VERSION: u32 = 1;
 const RESULT: u8 = 0x70;
 const RESULT_BY_TIME: u8 = 0x71;
 
-/// Why an entry could not be applied at all. What a client did wrong is a `Refusal` and stands in the reply.
+/// Why an entry could not be applied at all. Each depends on this node's disk or build, and a node that went on would
+/// diverge: it must stop. What a client did wrong is a `Refusal` and stands in the reply.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The storage below failed.
@@ -71,18 +72,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether every replica would fail alike, so that the failure could be a reply. None of these is: each depends on
-    /// this node's disk or build, and a node that went on would diverge. It must stop.
-    #[must_use]
-    pub fn is_deterministic(&self) -> bool {
-        match self {
-            // This node's disk; the others may be healthy.
-            Self::Storage(_) | Self::Corrupt { .. } => false,
-            // This node's build; newer ones apply the entry.
-            Self::UnknownVersion { .. } | Self::UnknownCommand { .. } => false,
-        }
-    }
-
     /// A record that does not decode.
     pub(crate) fn corrupt(what: &'static str, why: impl ToString) -> Self {
         Self::Corrupt { what, why: why.to_string() }

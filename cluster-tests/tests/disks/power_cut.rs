@@ -4,6 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 use cluster_tests::{
+    caller::request_id,
     cluster::{Cluster, HEAL_LIMIT},
     disks::{
         SMALL_RESERVE,
@@ -11,7 +12,10 @@ use cluster_tests::{
         load::Ledger,
     },
     machine::parameter,
+    wait::eventually,
 };
+use rookery_proto::database::v1::DeleteDatabaseRequest;
+use tonic::Code;
 
 /// Writers of the load.
 const WRITERS: usize = 8;
@@ -19,6 +23,8 @@ const WRITERS: usize = 8;
 const VICTIMS: usize = 40;
 /// Shortest and longest load before the cut, in milliseconds.
 const LOAD_MS: std::ops::Range<u64> = 200..900;
+/// Shortest and longest time that a deletion has before the cut, in milliseconds.
+const DELETION_MS: std::ops::Range<u64> = 0..60;
 
 #[tokio::test]
 async fn three_nodes_on_ext4_keep_what_they_acknowledged() -> Result<()> {
@@ -58,6 +64,12 @@ async fn power_cuts(kind: Kind, count: usize) -> Result<()> {
             .await
             .with_context(|| format!("round {round} on {kind}"))?;
     }
+    for round in 1..=rounds {
+        cut_while_deleting(&disks, &mut cluster, round)
+            .await
+            .with_context(|| format!("deletion {round} on {kind}"))?;
+        ledger.check(&mut cluster).await?;
+    }
     let acknowledged = (ledger.documents.len(), ledger.revoked.len());
     println!(
         "power cuts of {count} node(s) on {kind}: {rounds} rounds, {} writes and {} revocations acknowledged, lost = 0",
@@ -80,6 +92,47 @@ async fn one_cut(
     let term = cluster.group(0, "ledger").await?.term;
     let until = Duration::from_millis(rand::random_range(LOAD_MS));
     tokio::time::sleep(until).await;
+    cut(disks, cluster)?;
+    ledger.finish(load).await?;
+    back(disks, cluster).await?;
+    cluster.leader("ledger").await?;
+    // A leader that took up its old term again would give log ids out twice.
+    let now = cluster.group(0, "ledger").await?.term;
+    anyhow::ensure!(now > term, "term {term} before the cut, {now} afterwards");
+    ledger.check(cluster).await?;
+    cluster.same_state().await.map(drop)
+}
+
+/// The power goes while a database is shredded: no node is left with a database that it takes for its own and whose key is
+/// gone. Nothing else is written meanwhile, whose fsync would take the deletion along.
+async fn cut_while_deleting(disks: &Disks, cluster: &mut Cluster, round: u32) -> Result<()> {
+    let admin = cluster.admin(0)?;
+    let doomed = format!("doomed{round}");
+    admin.create_database(&doomed, cluster.nodes.len().try_into()?).await?;
+    admin.put(&doomed, "a", "{}").await?;
+    let name = doomed.clone();
+    let request = DeleteDatabaseRequest { name, request_id: request_id() };
+    let deleting = tokio::spawn(async move { admin.databases().delete_database(request).await });
+    tokio::time::sleep(Duration::from_millis(rand::random_range(DELETION_MS))).await;
+    cut(disks, cluster)?;
+    // Either answer is right: the power went.
+    let _outcome = deleting.await?;
+    back(disks, cluster).await?;
+    let admin = cluster.admin(0)?;
+    // It is there, whole, or it is not.
+    eventually("it is there or not", HEAL_LIMIT, async || {
+        match admin.get(&doomed, "a").await {
+            Ok(content) => anyhow::ensure!(content == b"{}", "{content:?}"),
+            Err(status) => anyhow::ensure!(status.code() == Code::NotFound, "{status:?}"),
+        }
+        Ok(())
+    })
+    .await?;
+    cluster.same_state().await.map(drop)
+}
+
+/// Cuts the power of all nodes.
+fn cut(disks: &Disks, cluster: &mut Cluster) -> Result<()> {
     disks.cut()?;
     for node in &mut cluster.nodes {
         // It may have noticed the dead disk, and ended by itself.
@@ -90,18 +143,16 @@ async fn one_cut(
         anyhow::ensure!(!node.logged("panicked at"), "{} panicked", node.name);
         node.forget_log()?;
     }
-    ledger.finish(load).await?;
+    Ok(())
+}
+
+/// Gives the power back; the nodes start unaided.
+async fn back(disks: &Disks, cluster: &mut Cluster) -> Result<()> {
     disks.replay()?;
     for node in &mut cluster.nodes {
         node.start()?;
     }
-    cluster.ready_within(HEAL_LIMIT).await?;
-    cluster.leader("ledger").await?;
-    // A leader that took up its old term again would give log ids out twice.
-    let now = cluster.group(0, "ledger").await?.term;
-    anyhow::ensure!(now > term, "term {term} before the cut, {now} afterwards");
-    ledger.check(cluster).await?;
-    cluster.same_state().await.map(drop)
+    cluster.ready_within(HEAL_LIMIT).await
 }
 
 /// What was written and not fsynced is gone after a cut, or these tests prove nothing; what was fsynced is there.

@@ -11,16 +11,14 @@ use std::{io::Read as _, path::Path};
 use clap::{Args, Subcommand};
 use rookery_client::proto::security::v1 as proto;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::{
     ClearanceArg, Failed, Result, Row, Session, clearance_name, grant, grants, monitoring,
     output::{Format, time},
     trust,
 };
-use crate::names::Thumbprint;
-
-/// Largest certificate file that is sent.
-const UPLOAD_BYTES_MAX: u64 = 256 * 1024;
+use crate::{limits, names::Thumbprint};
 
 /// Name, clearance and permissions: kept by the cluster, not in the certificate.
 #[derive(Debug, Args)]
@@ -308,17 +306,21 @@ fn secondary(secondary: &proto::SecondaryCertificate) -> serde_json::Value {
     })
 }
 
-pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+/// A file with certificates, keys or a password, `-` for standard input; within the bound of what can be sent.
+pub(in crate::cli) fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let bytes_max = limits::UPLOAD_BYTES_MAX as u64;
+    // Its buffer never grows, so that no copy is left anywhere.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limits::UPLOAD_BYTES_MAX + 1));
     let failed = |e: std::io::Error| Failed::file(path, &e);
     if path == Path::new("-") {
-        std::io::stdin().take(UPLOAD_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+        std::io::stdin().take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
     } else {
         let file = std::fs::File::open(path).map_err(failed)?;
-        file.take(UPLOAD_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+        file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
-    if bytes.len() as u64 > UPLOAD_BYTES_MAX {
-        return Err(Failed::usage(format!("{} is too large", path.display())));
+    if bytes.len() as u64 > bytes_max {
+        let why = format!("{} is larger than the {bytes_max} bytes that are taken", path.display());
+        return Err(Failed::usage(why));
     }
     Ok(bytes)
 }

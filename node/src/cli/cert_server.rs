@@ -1,20 +1,17 @@
 //! `rookery cert server`: the certificates of the nodes, and their replacement in the whole cluster.
 
-use std::{
-    io::Read as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use rookery_client::proto::security::v1 as proto;
 use zeroize::Zeroizing;
 
 use super::{
-    Column, Failed, Result, Row, Session, duration,
+    Column, Failed, Result, Row, Session,
+    cert::read_bounded,
+    duration,
     output::{Format, column, time, wide},
 };
-use crate::limits;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -135,7 +132,7 @@ impl Replace {
     fn certificates(&self) -> Result<Vec<proto::NewServerCertificate>> {
         let password = match &self.password_file {
             Some(path) => {
-                let content = read(path)?;
+                let content = read_bounded(path)?;
                 let text = String::from_utf8_lossy(content.trim_ascii_end()).into_owned();
                 Zeroizing::new(text)
             }
@@ -148,14 +145,14 @@ impl Replace {
         };
         let mut all = Vec::new();
         if let Some(path) = self.cert.as_ref().or(self.pfx.as_ref()) {
-            let mut content = read(path)?;
+            let mut content = read_bounded(path)?;
             if let Some(key) = &self.key {
-                content = Zeroizing::new([&content[..], b"\n", &read(key)?[..]].concat());
+                content = Zeroizing::new([&content[..], b"\n", &read_bounded(key)?[..]].concat());
             }
             all.push(new("", &content));
         }
         for (name, path) in &self.nodes {
-            all.push(new(name, &read(path)?));
+            all.push(new(name, &read_bounded(path)?));
         }
         if all.is_empty() {
             return Err(Failed::usage("give --cert, --pfx or --node NAME=FILE"));
@@ -168,19 +165,6 @@ fn for_node(text: &str) -> std::result::Result<(String, PathBuf), String> {
     let (name, path) = text.split_once('=').ok_or("write NAME=FILE, such as n1=n1.pem")?;
     crate::names::NodeName::parse(name).map_err(|e| e.to_string())?;
     Ok((name.to_owned(), PathBuf::from(path)))
-}
-
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let bytes_max = limits::UPLOAD_BYTES_MAX as u64;
-    let mut content = Zeroizing::new(Vec::with_capacity(limits::UPLOAD_BYTES_MAX + 1));
-    std::fs::File::open(path)
-        .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut content))
-        .map_err(|error| Failed::file(path, &error))?;
-    if content.len() as u64 > bytes_max {
-        let why = format!("{} is larger than {bytes_max} bytes", path.display());
-        return Err(Failed::usage(why));
-    }
-    Ok(content)
 }
 
 async fn show(session: &mut Session) -> Result<()> {

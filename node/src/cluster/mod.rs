@@ -150,7 +150,7 @@ impl Cluster {
     /// Applies the entry at `index`.
     ///
     /// # Errors
-    /// Only what must stop the node: see [`Error::is_deterministic`]. What the author did wrong is in the reply.
+    /// Only what must stop the node, see [`Error`]. What the author did wrong is in the reply.
     pub fn apply(
         &self,
         index: u64,

@@ -186,24 +186,6 @@ impl GroupState {
         self.applied.subscribe()
     }
 
-    /// Deletes the state of the group, all generations; the log is [`super::log_store::LogStore`]'s.
-    ///
-    /// The Raft group is shut down before. Synced.
-    ///
-    /// # Errors
-    /// A store that fails.
-    pub fn erase(&self) -> Result<(), storage::Error> {
-        let generation = self.generation.write();
-        let mut slot = self.staging.lock();
-        let mut batch = Batch::default();
-        for generation in slot.active.take().into_iter().chain([*generation]) {
-            batch.delete_range(self.space_of(generation), [], None);
-        }
-        batch.delete(record_space(self.group), STAGING);
-        batch.delete(record_space(self.group), APPLIED);
-        self.store.write(batch, Durability::Synced)
-    }
-
     pub(super) fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }

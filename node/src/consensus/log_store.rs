@@ -127,16 +127,6 @@ impl LogStore {
     pub fn position(&self) -> log::SentinelGroup {
         self.log.tail.lock().position(self.log.group)
     }
-
-    /// Deletes the log of a group that is shut down; the sentinel has forgotten the group before. Synced.
-    ///
-    /// # Errors
-    /// A store that fails.
-    pub fn erase(store: &dyn Store, group: GroupId) -> Result<(), storage::Error> {
-        let mut batch = Batch::default();
-        batch.delete_range(space(group), [], None);
-        store.write(batch, Durability::Synced)
-    }
 }
 
 fn space(group: GroupId) -> Space {

@@ -855,7 +855,7 @@ async fn a_poisoned_entry_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_erased_group_is_a_new_one() {
+async fn a_cleared_group_is_a_new_one() {
     let data = Data::new();
     let store: Arc<dyn Store> = data.open();
     let (state, mut machine) = open_state(&store);
@@ -863,8 +863,7 @@ async fn an_erased_group_is_a_new_one() {
     append(&mut log, vec![blank(1, 0)]).await.unwrap();
     apply(&mut machine, vec![put(0, "a", b"1")]).await.unwrap();
     let _unfinished = SnapshotSink::begin(&state).unwrap();
-    state.erase().unwrap();
-    LogStore::erase(&*store, GROUP).unwrap();
+    store.clear_group(GROUP).unwrap();
     drop((log, machine));
     assert_eq!(records(&*store, state.space()), []);
     let (state, _) = open_state(&store);

@@ -113,7 +113,7 @@ fn check_write(place: usize, write: &DocumentWrite) -> Result<(), Refusal> {
 /// Applies the entry at `index` to the state of its database.
 ///
 /// # Errors
-/// Only what must stop the node: see [`Error::is_deterministic`]. What the client did wrong is in the reply.
+/// Only what must stop the node, see [`Error`]. What the client did wrong is in the reply.
 pub fn apply(index: u64, command: &Command, state: &mut Overlay<'_>) -> Result<Applied, Error> {
     let writes = match &command.command {
         Some(command::Command::Database(database)) => database,

@@ -217,12 +217,6 @@ impl OwnCertificate {
         self.sound.swap(sound, Ordering::Relaxed) != sound
     }
 
-    /// Whether the last look at the source found what can be used.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
-        self.sound.load(Ordering::Relaxed)
-    }
-
     /// What the source is, for people.
     #[must_use]
     pub fn source(&self) -> &Source {

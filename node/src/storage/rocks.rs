@@ -208,20 +208,7 @@ impl Rocks {
         iterator.status().map_err(|error| self.inner.fail(&error))?;
         Ok(found)
     }
-
-    /// Bytes of all tables on disk, for metrics.
-    #[must_use]
-    pub fn table_bytes(&self) -> u64 {
-        let sizes = TABLES.iter().map(|table| {
-            let handle = column_family(&self.inner.database, table.name()).ok()?;
-            let size = self.inner.database.property_int_value_cf(&handle, TOTAL_SIZE);
-            size.ok().flatten()
-        });
-        sizes.map(Option::unwrap_or_default).sum()
-    }
 }
-
-const TOTAL_SIZE: &str = "rocksdb.total-sst-files-size";
 
 fn exists(path: &Path) -> Result<bool> {
     path.try_exists().map_err(|error| file_error("cannot be looked for", path, &error))

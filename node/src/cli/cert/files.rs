@@ -29,10 +29,10 @@ impl KeyArgs {
     /// The request; empty where a new key is wanted.
     pub(in crate::cli) fn csr(&self) -> Result<Vec<u8>> {
         let csr = self.csr.as_deref().map(read_bounded).transpose()?;
-        if csr.as_ref().is_some_and(Vec::is_empty) {
+        if csr.as_ref().is_some_and(|csr| csr.is_empty()) {
             return Err(Failed::usage("the file of the request is empty"));
         }
-        Ok(csr.unwrap_or_default())
+        Ok(csr.map_or_else(Vec::new, |csr| csr.to_vec()))
     }
 }
 

@@ -134,7 +134,8 @@ fn free_path(stem: &str) -> PathBuf {
 
 pub(super) fn password(path: &Path) -> Result<String> {
     let bytes = read_bounded(path)?;
-    let text = String::from_utf8(bytes).map_err(|_| Failed::usage("the password is not UTF-8"))?;
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_| Failed::usage("the password is not UTF-8"))?;
     let text = text.trim_end_matches(['\r', '\n']).to_owned();
     if text.is_empty() { Err(Failed::usage("the password file is empty")) } else { Ok(text) }
 }

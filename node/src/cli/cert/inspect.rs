@@ -39,7 +39,7 @@ impl Inspect {
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {
         let request = proto::InspectCertificateRequest {
             password: self.password.read(&self.file)?,
-            certificate: read_bounded(&self.file)?,
+            certificate: read_bounded(&self.file)?.to_vec(),
         };
         let answer = session.client()?.inspect_certificate(request).await?;
         explain_left_out(answer.private_key_dropped, answer.authorities_skipped);

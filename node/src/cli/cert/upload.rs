@@ -44,7 +44,7 @@ impl Upload {
             clearance: self.rights.clearance.into(),
             grants: self.rights.databases,
             password: self.password.read(&self.file)?,
-            certificate: read_bounded(&self.file)?,
+            certificate: read_bounded(&self.file)?.to_vec(),
             overwrite: self.overwrite,
             note: self.remarks.note.unwrap_or_default(),
             owner: self.remarks.owner.unwrap_or_default(),
