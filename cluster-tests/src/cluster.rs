@@ -205,6 +205,7 @@ impl Cluster {
     /// # Errors
     /// Not within `limit`, or a node has ended by itself.
     pub async fn ready_within(&mut self, limit: Duration) -> Result<()> {
+        self.nobody_died()?;
         for at in self.running() {
             let name = self.nodes[at].name.clone();
             let admin = self.admin(at)?;
@@ -218,13 +219,31 @@ impl Cluster {
                 Ok(())
             })
             .await;
-            if outcome.is_err() && !self.nodes[at].running() {
-                let tail = logs::tail(&self.nodes[at].log(), 20);
-                anyhow::bail!("{name} has ended by itself:\n{tail}");
+            if outcome.is_err() {
+                self.nobody_died()?;
             }
             outcome?;
         }
         Ok(())
+    }
+
+    /// No process has ended that nobody had asked to end.
+    ///
+    /// # Errors
+    /// The first one that has, with its last words.
+    fn nobody_died(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            if let Some(status) = node.died() {
+                anyhow::bail!(node.told_death(status));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every time since the last call that a process of the cluster ended though nobody had asked it to, in words.
+    #[must_use]
+    pub fn take_deaths(&mut self) -> Vec<String> {
+        self.nodes.iter_mut().flat_map(Node::take_deaths).collect()
     }
 
     /// What one node says of itself.
@@ -278,8 +297,9 @@ impl Cluster {
     /// Gives the hash and applied index of each group.
     ///
     /// # Errors
-    /// They do not come to rest at one index, or their hashes differ there (contract S5).
+    /// They do not come to rest at one index, their hashes differ there (contract S5), or a node has ended by itself.
     pub async fn same_state(&mut self) -> Result<BTreeMap<String, (u64, String)>> {
+        self.nobody_died()?;
         let running = self.running();
         let this = &*self;
         eventually("equal state on all nodes", HEAL_LIMIT, async || {
@@ -349,13 +369,17 @@ impl Cluster {
         self.nodes[position].run(&["join", &address, token]).await
     }
 
-    /// Stops every node with SIGTERM, and fails on an exit code other than 0 or a log line that nobody expected.
+    /// Stops every node with SIGTERM, and fails on an exit code other than 0, a log line that nobody expected, or a
+    /// process that ended, now or earlier, though nobody had asked it to. A test in which a node is to end by itself
+    /// waits for that with [`Node::wait_exit`], starts the node with a fault point, or keeps its data on a disk of its
+    /// own.
     ///
     /// # Errors
     /// All that is wrong, at once.
     pub async fn finish(mut self) -> Result<()> {
         let mut problems = Vec::new();
         for node in &mut self.nodes {
+            problems.extend(node.take_deaths());
             if node.running() {
                 match node.stop().await {
                     Ok(0) => {}

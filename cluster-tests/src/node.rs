@@ -17,11 +17,18 @@ use crate::{
     caller::Caller,
     connection,
     identity::{Identity, node_params},
+    logs,
     ports::Ports,
 };
 
 /// Longest time a node may take to stop when asked (contract F6).
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// The data folder where no test says otherwise, from the folder of the node.
+const DATA: &str = "data";
+/// The variable that arms fault points.
+const FAULT_POINTS: &str = "FAILPOINTS";
+/// Lines of the log that are told of a node that ended by itself.
+const LAST_WORDS: usize = 20;
 
 /// The addresses of a node's three TCP listeners.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +67,10 @@ pub struct Node {
     pub launcher: Vec<String>,
     data: PathBuf,
     process: Option<Child>,
+    /// Whether the process was started to die: with a fault point, or on a disk that the test takes away.
+    meant_to_die: bool,
+    /// How earlier processes ended that nobody had asked to.
+    deaths: Vec<String>,
 }
 
 impl Node {
@@ -95,7 +106,7 @@ impl Node {
 
     fn new(name: &str, folder: &Path, addresses: Addresses, identity: Identity) -> Self {
         let (name, folder) = (name.to_owned(), folder.to_owned());
-        let data = folder.join("data");
+        let data = folder.join(DATA);
         Self {
             name,
             folder,
@@ -105,6 +116,8 @@ impl Node {
             launcher: Vec::new(),
             data,
             process: None,
+            meant_to_die: false,
+            deaths: Vec::new(),
         }
     }
 
@@ -162,12 +175,18 @@ impl Node {
         self.environment.push((name, value.to_owned()));
     }
 
-    /// Starts the process; does not wait until it serves.
+    /// Starts the process; does not wait until it serves. That the one before ended by itself is kept for
+    /// [`Node::take_deaths`].
     ///
     /// # Errors
     /// It runs already, or cannot be started.
     pub fn start(&mut self) -> Result<()> {
         anyhow::ensure!(!self.running(), "{} runs already", self.name);
+        if let Some(status) = self.died() {
+            self.note_death(status);
+        }
+        let has_fault_point = self.environment.iter().any(|(name, _)| name == FAULT_POINTS);
+        self.meant_to_die = has_fault_point || self.data != self.folder.join(DATA);
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut command = binary::launched(&self.launcher)?.into_std();
         command
@@ -198,12 +217,48 @@ impl Node {
         self.process.as_ref().map(Child::id)
     }
 
-    /// kill -9, and waits until the process is gone.
+    /// How its process ended, if nobody had asked it to: by neither [`Node::kill`] nor [`Node::stop`], nor was its end
+    /// waited for.
+    #[must_use]
+    pub fn died(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    /// Every time since the last call that its process ended though nobody had asked it to, in words. The end of a
+    /// process that was started to die counts only where nothing took its place.
+    #[must_use]
+    pub fn take_deaths(&mut self) -> Vec<String> {
+        let mut deaths = std::mem::take(&mut self.deaths);
+        if let Some(status) = self.died() {
+            self.process = None;
+            deaths.push(self.told_death(status));
+        }
+        deaths
+    }
+
+    fn note_death(&mut self, status: ExitStatus) {
+        if !self.meant_to_die {
+            self.deaths.push(self.told_death(status));
+        }
+    }
+
+    /// Such an end in words, with the last ones of the node.
+    pub(crate) fn told_death(&self, status: ExitStatus) -> String {
+        let tail = logs::tail(&self.log(), LAST_WORDS);
+        format!("{} ended by itself ({status}), with the last words\n{tail}", self.name)
+    }
+
+    /// kill -9, and waits until the process is gone. That it had ended by itself before is kept for
+    /// [`Node::take_deaths`].
     ///
     /// # Errors
     /// It does not run.
     pub fn kill(&mut self) -> Result<()> {
         let mut child = self.process.take().with_context(|| format!("{} is down", self.name))?;
+        if let Some(status) = child.try_wait()? {
+            self.note_death(status);
+            return Ok(());
+        }
         child.kill()?;
         child.wait()?;
         Ok(())
@@ -212,8 +267,11 @@ impl Node {
     /// Asks it to stop (SIGTERM) and gives its exit code.
     ///
     /// # Errors
-    /// It does not run, or has not ended after [`STOP_LIMIT`].
+    /// It does not run, has ended by itself before, or has not ended after [`STOP_LIMIT`].
     pub async fn stop(&mut self) -> Result<i32> {
+        if let Some(status) = self.died() {
+            anyhow::bail!(self.told_death(status));
+        }
         self.signal("TERM")?;
         self.ended(STOP_LIMIT).await
     }
@@ -329,4 +387,51 @@ fn configuration(name: &str, addresses: Addresses) -> String {
          [tls]\ncertificate = \"node.crt\"\nkey = \"node.key\"\n\
          [encryption]\nmaster_key_file = \"master.key\"\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A node whose process ended by itself a moment ago.
+    fn dead(folder: &Path) -> Node {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let addresses = Addresses { client: nowhere, peer: nowhere, ops: nowhere };
+        let mut node = Node::passive("n1", folder, addresses).unwrap();
+        node.process = Some(Command::new("false").spawn().unwrap());
+        while node.running() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        node
+    }
+
+    #[tokio::test]
+    async fn an_end_that_nobody_asked_for_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut node = dead(folder.path());
+        assert_eq!(node.died().unwrap().code(), Some(1));
+        assert!(node.stop().await.is_err());
+        let told = node.take_deaths();
+        assert!(told.len() == 1 && told[0].contains("n1 ended by itself"), "{told:?}");
+        assert_eq!(node.take_deaths(), Vec::<String>::new());
+        let mut node = dead(folder.path());
+        node.kill().unwrap(); // It comes too late.
+        assert_eq!(node.take_deaths().len(), 1);
+        let mut node = dead(folder.path());
+        assert_eq!(node.ended(STOP_LIMIT).await.unwrap(), 1); // Somebody waited for it.
+        assert_eq!(node.take_deaths().len(), 0);
+    }
+
+    #[test]
+    fn a_process_that_was_started_to_die_may_unless_it_stays_dead() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut node = dead(folder.path());
+        node.meant_to_die = true;
+        assert_eq!(node.take_deaths().len(), 1);
+        let mut node = dead(folder.path());
+        node.meant_to_die = true;
+        node.kill().unwrap();
+        assert_eq!(node.take_deaths().len(), 0);
+    }
 }

@@ -1,4 +1,4 @@
-//! Failover: kill -9 of the leader to the next acknowledged write of a client that retries through the other nodes.
+//! Failover: kill -9 of a leader to the next acknowledged write of a client that retries through the other nodes.
 #![allow(clippy::print_stdout)] // Figures are the product.
 
 use anyhow::{Context as _, Result};
@@ -9,7 +9,7 @@ use cluster_tests::chaos::failover::{figures, measure};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// How many leaders are killed
+    /// How many leaders of the database are killed; a fifth as many of the cluster group come after them
     #[arg(long, default_value_t = 50)]
     kills: usize,
 }
@@ -17,8 +17,15 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<()> {
     let kills = Arguments::parse().kills;
-    let times = measure(kills, |line| println!("{line}")).await?;
-    let [least, median, late, most] = figures(&times).context("no kill, no figures")?;
-    println!("{kills} kills: min {least:.2?}, median {median:.2?}, p99 {late:.2?}, max {most:.2?}");
+    let failovers = measure(kills, |line| println!("{line}")).await?;
+    let [least, median, late, most] =
+        figures(&failovers.of_database).context("no kill, no figures")?;
+    println!(
+        "{kills} kills of the database's leader: \
+         min {least:.2?}, median {median:.2?}, p99 {late:.2?}, max {most:.2?}"
+    );
+    let [_, median, _, most] = figures(&failovers.of_cluster).context("no kill, no figures")?;
+    let kills = failovers.of_cluster.len();
+    println!("{kills} kills of the cluster group's leader: median {median:.2?}, max {most:.2?}");
     Ok(())
 }

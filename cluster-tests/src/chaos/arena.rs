@@ -15,6 +15,7 @@ use rookery_proto::{
 
 use super::{
     clocks::Clocks,
+    effects::{self, Effects},
     fault::{Action, Cast, Group},
 };
 use crate::{
@@ -76,8 +77,11 @@ pub struct Arena {
     /// Whether the spare node belongs to the cluster.
     spare_is_member: bool,
     spares: usize,
-    /// Transfers of leadership that were asked for, and how many took place.
-    pub transfers: (usize, usize),
+    /// What became of the changes that were asked for; [`Arena::effects`] gives it with what the logs tell.
+    effects: Effects,
+    /// How spare nodes ended that ended by themselves, and others otherwise than with 0 when they were asked to, in
+    /// words.
+    wrong_ends: Vec<String>,
     // Last: everything in it is gone before it is.
     network: Network,
 }
@@ -115,7 +119,8 @@ impl Arena {
             sidecars,
             spare_is_member: false,
             spares: 0,
-            transfers: (0, 0),
+            effects: Effects::default(),
+            wrong_ends: Vec::new(),
             network,
         };
         for node in &mut arena.cluster.nodes {
@@ -156,10 +161,29 @@ impl Arena {
         Ok(Cast { leader, followers })
     }
 
+    /// What became of the changes that were asked for until now.
+    #[must_use]
+    pub fn effects(&self) -> Effects {
+        let of_nodes =
+            self.cluster.nodes.iter().map(|node| effects::snapshots_installed(&node.log()));
+        let mut effects = self.effects.clone();
+        effects.snapshots += of_nodes.sum::<usize>();
+        effects
+    }
+
+    /// Every time since the last call that a node ended by itself, which no action has it do, or otherwise than with 0
+    /// when it was asked to, in words.
+    #[must_use]
+    pub fn take_deaths(&mut self) -> Vec<String> {
+        let mut deaths = std::mem::take(&mut self.wrong_ends);
+        deaths.extend(self.cluster.take_deaths());
+        deaths
+    }
+
     /// Carries one action out. What the cluster refuses because of other faults is no error, but tried for a while.
     ///
     /// # Errors
-    /// The harness could not do it, or a node did not stop as it must.
+    /// The harness could not do it.
     pub async fn act(&mut self, action: &Action) -> Result<()> {
         match action {
             Action::Kill(at) => {
@@ -170,8 +194,14 @@ impl Arena {
             Action::Stop(at) => {
                 if self.cluster.nodes[*at].running() {
                     self.cluster.nodes[*at].resume()?;
-                    let code = self.cluster.nodes[*at].stop().await?;
-                    anyhow::ensure!(code == 0, "n{} stopped with exit code {code}", at + 1);
+                    match self.cluster.nodes[*at].stop().await {
+                        Ok(0) => {}
+                        Ok(code) => {
+                            self.wrong_ends
+                                .push(format!("n{} stopped with exit code {code}", at + 1));
+                        }
+                        Err(why) => self.wrong_ends.push(format!("{why:#}")),
+                    }
                 }
             }
             Action::Start(at) => {
@@ -267,15 +297,16 @@ impl Arena {
         let leader = self.cluster.leader(name_of(group));
         let leader = tokio::time::timeout(Duration::from_millis(500), leader).await;
         let leads = matches!(leader, Ok(Ok(leader)) if leader == to);
-        self.transfers.0 += usize::from(!leads);
         let node_id = to as u64 + 1;
         let request = TransferLeaderRequest { group: name_of(group).to_owned(), node_id };
         let Ok(admin) = self.cluster.admin(to) else { return };
         let mut request = tonic::Request::new(request);
         request.set_timeout(Duration::from_secs(2));
         // Not where another fault is in the way.
-        let moved = admin.cluster().transfer_leader(request).await.is_ok() && !leads;
-        self.transfers.1 += usize::from(moved);
+        let moved = admin.cluster().transfer_leader(request).await.is_ok();
+        if !leads {
+            self.effects.transfers.note(moved);
+        }
     }
 
     /// A new node with an empty folder joins through whichever member answers.
@@ -289,7 +320,9 @@ impl Arena {
         self.cluster.nodes[at].set("raft.snapshot_after_entries", SNAPSHOT_AFTER);
         self.cluster.nodes[at].start()?;
         let outcome = tokio::time::timeout(CHANGE_LIMIT, self.join_through_anybody(at)).await;
-        self.spare_is_member |= matches!(outcome, Ok(true));
+        let joined = matches!(outcome, Ok(true));
+        self.effects.joins.note(joined);
+        self.spare_is_member |= joined;
         Ok(())
     }
 
@@ -318,11 +351,18 @@ impl Arena {
             return Ok(());
         }
         let removed = tokio::time::timeout(HEAL_LIMIT, self.remove_by_name()).await;
-        if removed.is_ok_and(|removed| removed.is_ok()) {
+        let removed = removed.is_ok_and(|removed| removed.is_ok());
+        // One that never joined, as far as is known, need not have been there to be removed.
+        if self.spare_is_member {
+            self.effects.removals.note(removed);
+        }
+        if removed {
             let mut spare = self.cluster.nodes.remove(SPARE);
+            self.wrong_ends.extend(spare.take_deaths());
             if spare.running() {
                 spare.kill()?;
             }
+            self.effects.snapshots += effects::snapshots_installed(&spare.log());
             self.cluster.keep_log(&spare);
             self.spare_is_member = false;
         }
@@ -354,39 +394,43 @@ impl Arena {
             request_id: request_id(),
         };
         let work = async {
-            ask_all(&admins, async |admin| {
+            let deleted = ask_all(&admins, async |admin| {
                 let mut databases = admin.databases();
                 databases.delete_database(limited(delete.clone())).await.map(drop)
             })
             .await;
-            ask_all(&admins, async |admin| {
+            let created = ask_all(&admins, async |admin| {
                 let mut databases = admin.databases();
                 databases.create_database(limited(create.clone())).await.map(drop)
             })
             .await;
+            deleted && created
         };
         // Where other faults keep it from happening, what is left of it happens in the next step of its kind.
-        let _ = tokio::time::timeout(CHANGE_LIMIT, work).await;
+        let took_place = tokio::time::timeout(CHANGE_LIMIT, work).await.unwrap_or(false);
+        self.effects.recreations.note(took_place);
         Ok(())
     }
 }
 
-/// Asks one after the other, under one request id, until one acknowledges or says that there is nothing to do.
+/// Asks one after the other, under one request id, until one acknowledges or says that there is nothing to do; tells
+/// whether it was acknowledged.
 async fn ask_all(
     admins: &[Caller],
     mut ask: impl AsyncFnMut(&Caller) -> Result<(), tonic::Status>,
-) {
+) -> bool {
     for admin in admins.iter().cycle() {
         match ask(admin).await {
-            Ok(()) => return,
+            Ok(()) => return true,
             Err(status)
                 if matches!(status.code(), tonic::Code::NotFound | tonic::Code::AlreadyExists) =>
             {
-                return;
+                return false;
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
+    false
 }
 
 fn limited<T>(message: T) -> tonic::Request<T> {
@@ -431,6 +475,7 @@ fn prepare(
     clocks: Option<&Clocks>,
 ) -> Result<()> {
     let node = &mut cluster.nodes[at];
+    node.set("log.level", effects::LOG_LEVEL);
     node.launcher = network.launcher(at);
     if let Some(clocks) = clocks {
         node.launcher.extend(clocks.launcher(&link(at))?);

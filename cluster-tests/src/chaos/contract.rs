@@ -2,7 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{health::Interval, watch::Seen};
+use tonic::Code;
+
+use super::{
+    health::Interval,
+    watch::{Asked, Seen, Told},
+};
 use crate::cluster::FAILOVER_LIMIT;
 
 /// L3: how long after it was cut off a node may still serve what it was confirmed for: the lease of the registry
@@ -36,10 +41,49 @@ pub struct Judged {
     pub majorities: usize,
     /// By step: the longest time without an acknowledged write while a majority was healthy.
     pub gaps: Vec<(String, Duration)>,
-    /// Requests that an isolated node answered after the grace.
-    pub refusals: usize,
-    /// By step: the same.
+    /// What nodes that were alone answered after the grace.
+    pub refusals: Refusals,
+    /// By step: how often they refused.
     pub refused: Vec<(String, usize)>,
+}
+
+/// What clients of nodes that were alone were told, all of it as promised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// UNAVAILABLE.
+    pub unavailable: usize,
+    /// DEADLINE_EXCEEDED, by the node itself.
+    pub deadline: usize,
+    /// Calls whose deadline passed on the client's side before an answer came.
+    pub too_late: usize,
+    /// Calls whose connection failed. They say nothing of the node's refusals.
+    pub broken: usize,
+}
+
+impl Refusals {
+    /// How often a node itself refused.
+    #[must_use]
+    pub fn told(&self) -> usize {
+        self.unavailable + self.deadline
+    }
+
+    fn add(&mut self, other: Self) {
+        self.unavailable += other.unavailable;
+        self.deadline += other.deadline;
+        self.too_late += other.too_late;
+        self.broken += other.broken;
+    }
+}
+
+impl std::fmt::Display for Refusals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { unavailable, deadline, too_late, broken } = self;
+        write!(
+            f,
+            "{unavailable} times UNAVAILABLE and {deadline} times DEADLINE_EXCEEDED from nodes that were alone, \
+             {too_late} deadlines that passed before an answer, {broken} connections that failed"
+        )
+    }
 }
 
 /// Judges the intervals of a run that began at `began`; L1 is broken at `patience` times its limit.
@@ -51,8 +95,11 @@ pub fn judge(
     patience: u32,
 ) -> (Judged, Vec<Violation>) {
     let (mut judged, mut violations) = (Judged::default(), Vec::new());
-    let mut acknowledged: Vec<(Instant, usize)> =
-        seen.writes.lock().iter().map(|write| (write.end, write.node)).collect();
+    let mut acknowledged: Vec<(Instant, usize)> = {
+        let writes = seen.writes.lock();
+        let served = writes.iter().filter(|write| write.told == Told::Served);
+        served.map(|write| (write.end, write.node)).collect()
+    };
     acknowledged.sort_unstable();
     for run in runs(intervals, |interval| interval.health.majority()) {
         if run.nodes.is_empty() {
@@ -73,8 +120,8 @@ pub fn judge(
     }
     for run in runs(intervals, |interval| interval.health.isolated()) {
         let refusals = alone(&run, seen, began, &mut violations);
-        judged.refusals += refusals;
-        judged.refused.push((run.step, refusals));
+        judged.refusals.add(refusals);
+        judged.refused.push((run.step, refusals.told()));
     }
     let (_, differ) = seen.states();
     violations.extend(differ.into_iter().map(|(at, what)| {
@@ -125,10 +172,11 @@ fn longest_gap(acknowledged: &[(Instant, usize)], run: &Run) -> Duration {
     gap.max(run.to - last)
 }
 
-/// L3 for the nodes that are alone in this run: what they served, and what they never answered.
-fn alone(run: &Run, seen: &Seen, began: Instant, violations: &mut Vec<Violation>) -> usize {
-    let mut refusals = 0;
-    let mut broken = |asked: &super::watch::Asked, what: String| {
+/// L3 for the nodes that are alone in this run: they refuse with one of two codes, and in time; whatever else they do is
+/// a violation.
+fn alone(run: &Run, seen: &Seen, began: Instant, violations: &mut Vec<Violation>) -> Refusals {
+    let mut refusals = Refusals::default();
+    let mut broken = |asked: &Asked, what: String| {
         violations.push(Violation {
             promise: "L3",
             step: run.step.clone(),
@@ -143,12 +191,19 @@ fn alone(run: &Run, seen: &Seen, began: Instant, violations: &mut Vec<Violation>
         if !is_of_run || asked.end > run.to {
             continue;
         }
-        if asked.served {
-            broken(asked, format!("served {:.2?} after it was cut off", asked.start - run.from));
-        } else if asked.hung {
-            broken(asked, format!("no answer in {:?}", asked.end - asked.start));
-        } else {
-            refusals += 1;
+        match asked.told {
+            Told::Served => {
+                broken(
+                    asked,
+                    format!("served {:.2?} after it was cut off", asked.start - run.from),
+                );
+            }
+            Told::Nothing => broken(asked, format!("no answer in {:?}", asked.end - asked.start)),
+            Told::Refused(Code::Unavailable) => refusals.unavailable += 1,
+            Told::Refused(Code::DeadlineExceeded) => refusals.deadline += 1,
+            Told::Refused(code) => broken(asked, format!("refused with {code:?}")),
+            Told::TooLate => refusals.too_late += 1,
+            Told::Broken => refusals.broken += 1,
         }
     }
     refusals
@@ -159,7 +214,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
-        chaos::{fault::Action, health::Health, watch::Asked},
+        chaos::{fault::Action, health::Health},
         net::Fate,
         probes::Call,
     };
@@ -168,6 +223,13 @@ mod tests {
 
     /// n1 is cut off for `seconds`; `served` are the seconds in which nodes served, with the node.
     fn check(seconds: u32, served: &[(u32, usize)], promises: &[&str]) {
+        let told: Vec<_> = served.iter().map(|(at, node)| (*at, *node, Told::Served)).collect();
+        let (_, broken) = judged(seconds, &told);
+        assert_eq!(broken, promises, "{seconds} s, {served:?}");
+    }
+
+    /// n1 is cut off for `seconds`; `told` is what clients were told, in which second and by which node.
+    fn judged(seconds: u32, told: &[(u32, usize, Told)]) -> (Refusals, Vec<&'static str>) {
         let began = Instant::now();
         let mut health = Health::of(&[0, 1, 2]);
         for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
@@ -176,22 +238,14 @@ mod tests {
         let interval =
             Interval { from: began, to: began + seconds * SECOND, health, step: "x".into() };
         let seen = Seen::default();
-        for (second, node) in served {
-            let start = began + *second * SECOND;
-            let end = start + SECOND / 10;
-            let call = Call::Write;
-            seen.writes.lock().push(Asked {
-                node: *node,
-                start,
-                end,
-                served: true,
-                hung: false,
-                call,
-            });
+        for &(second, node, told) in told {
+            let start = began + second * SECOND;
+            let (end, call) = (start + SECOND / 10, Call::Write);
+            seen.writes.lock().push(Asked { node, start, end, told, call });
         }
-        let (_, violations) = judge(&[interval], &seen, began, 1);
-        let broken: Vec<_> = violations.iter().map(|violation| violation.promise).collect();
-        assert_eq!(broken, promises, "{seconds} s, {served:?}: {violations:?}");
+        let (judged, violations) = judge(&[interval], &seen, began, 1);
+        let broken = violations.iter().map(|violation| violation.promise).collect();
+        (judged.refusals, broken)
     }
 
     #[test]
@@ -203,6 +257,25 @@ mod tests {
         check(5, &[(1, 0), (2, 1)], &[]); // Within the grace.
         check(5, &[(2, 1), (3, 0)], &["L3"]);
         check(5, &[(3, 0)], &["L1", "L3"]); // Its writes are no writes of the majority.
+    }
+
+    #[test]
+    fn who_is_alone_may_refuse_with_two_codes_and_must_answer() {
+        let check = |told: Told, refusals: Refusals, promises: &[&str]| {
+            let seen = judged(3, &[(1, 1, Told::Served), (2, 0, told)]);
+            assert_eq!(seen, (refusals, promises.to_vec()), "{told:?}");
+        };
+        let none = Refusals::default();
+        check(Told::Refused(Code::Unavailable), Refusals { unavailable: 1, ..none }, &[]);
+        check(Told::Refused(Code::DeadlineExceeded), Refusals { deadline: 1, ..none }, &[]);
+        check(Told::TooLate, Refusals { too_late: 1, ..none }, &[]);
+        check(Told::Broken, Refusals { broken: 1, ..none }, &[]);
+        check(Told::Refused(Code::Internal), none, &["L3"]);
+        check(Told::Refused(Code::PermissionDenied), none, &["L3"]);
+        check(Told::Nothing, none, &["L3"]);
+        check(Told::Served, none, &["L3"]);
+        // A write that failed is none that succeeded.
+        assert_eq!(judged(5, &[(2, 1, Told::Refused(Code::Unavailable))]).1, ["L1"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`fault`] | the kinds of faults, and what each one does when, as data |
 //! | [`schedule`] | which faults come in which order, from the seed |
 //! | [`arena`] | the cluster with its network, its proxies and its clocks; carries an action out |
+//! | [`effects`] | which of the changes that faults ask for took place |
 //! | [`health`] | who can hear whom at every moment: where the contract promises writes, and where refusals |
 //! | [`clocks`] | wall clocks that jump (libfaketime), and the proof that no other clock does |
 //! | [`watch`] | canaries and probes: when writes succeed, who serves, when all are ready, who has which state |
@@ -28,6 +29,7 @@
 pub mod arena;
 pub mod clocks;
 pub mod contract;
+pub mod effects;
 pub mod failover;
 pub mod fault;
 pub mod health;

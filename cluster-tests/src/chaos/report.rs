@@ -34,11 +34,11 @@ impl End {
 pub struct Row {
     /// How often it was injected.
     pub injected: usize,
-    /// Operations from its beginning until all nodes were ready.
+    /// Operations on documents from its beginning until all nodes were ready.
     pub operations: u64,
     /// Acknowledged changes of rights in that time; about half of them take a right away.
     pub changes: u64,
-    /// Answers of nodes that were alone, all of them refusals.
+    /// Refusals of nodes that were alone.
     pub refusals: usize,
     /// Broken promises in its steps.
     pub violations: usize,
@@ -48,15 +48,45 @@ pub struct Row {
     pub gaps: Vec<Duration>,
 }
 
+/// What a run has seen in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Operations on documents with a known outcome.
+    pub documents: u64,
+    /// Requests of certificates whose rights change that were allowed or denied.
+    pub decisions: u64,
+    /// Acknowledged changes that took a right away.
+    pub revocations: u64,
+    /// Times with a healthy majority that were longer than the limit of L1.
+    pub majorities: u64,
+    /// Refusals of nodes that were alone (L3).
+    pub refusals: u64,
+    /// State hashes of two nodes at one index that were compared (S5).
+    pub states: u64,
+}
+
+impl Totals {
+    fn named(&self) -> [(&'static str, u64); 6] {
+        [
+            ("operations on documents", self.documents),
+            ("decisions", self.decisions),
+            ("revocations", self.revocations),
+            ("judged times of healthy majorities", self.majorities),
+            ("refusals of nodes that were alone", self.refusals),
+            ("compared states", self.states),
+        ]
+    }
+}
+
 /// What a run must have seen.
 #[derive(Debug, Clone, Copy)]
 pub struct Gate {
-    /// Operations with a known outcome.
-    pub operations: u64,
-    /// Revocations.
-    pub revocations: u64,
-    /// Operations during each kind of fault, over all its injections.
+    /// In all.
+    pub totals: Totals,
+    /// Operations on documents during each kind of fault, over all its injections.
     pub operations_each: u64,
+    /// Changes of rights during each kind of fault, over all its injections (S3).
+    pub changes_each: u64,
 }
 
 /// A whole run.
@@ -74,8 +104,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Why it is too little, if it is.
     pub rejected: Vec<String>,
-    /// Totals of operations with a known outcome, and of revocations.
-    pub totals: (u64, u64),
+    /// What it has seen in all.
+    pub totals: Totals,
     /// Further lines about what was covered.
     pub coverage: Vec<String>,
 }
@@ -83,20 +113,22 @@ pub struct Report {
 impl Report {
     /// Notes what `gate` asks for and this run lacks.
     pub fn hold_to(&mut self, gate: Gate) {
-        let (operations, revocations) = self.totals;
         let mut lacks = Vec::new();
-        if operations < gate.operations {
-            lacks.push(format!("{operations} operations of at least {}", gate.operations));
-        }
-        if revocations < gate.revocations {
-            lacks.push(format!("{revocations} revocations of at least {}", gate.revocations));
+        let mut hold = |what: &str, seen: u64, least: u64| {
+            if seen < least {
+                lacks.push(format!("{seen} {what} of at least {least}"));
+            }
+        };
+        for ((what, seen), (_, least)) in self.totals.named().into_iter().zip(gate.totals.named()) {
+            hold(what, seen, least);
         }
         for (kind, row) in &self.rows {
-            if row.injected == 0 {
-                lacks.push(format!("{} was never injected", kind.name()));
-            } else if row.operations < gate.operations_each {
-                let (seen, least) = (row.operations, gate.operations_each);
-                lacks.push(format!("{seen} operations during {} of at least {least}", kind.name()));
+            let name = kind.name();
+            hold(&format!("injections of {name}"), row.injected as u64, 1);
+            if row.injected > 0 {
+                let operations = format!("operations on documents during {name}");
+                hold(&operations, row.operations, gate.operations_each);
+                hold(&format!("changes of rights during {name}"), row.changes, gate.changes_each);
             }
         }
         self.rejected.extend(lacks);
@@ -130,8 +162,8 @@ impl Report {
             line(&format!("{} of {} kinds not run", self.not_run.len(), Kind::ALL.len()));
         }
         self.coverage.iter().for_each(|covered| line(covered));
-        let (operations, revocations) = self.totals;
-        line(&format!("{operations} operations, {revocations} revocations"));
+        let totals = self.totals.named().map(|(what, seen)| format!("{seen} {what}"));
+        line(&totals.join(", "));
         for violation in self.violations.iter().take(50) {
             line(&format!("VIOLATION {violation}"));
         }
@@ -203,31 +235,55 @@ fn spread(times: &[Duration]) -> [Option<Duration>; 3] {
 mod tests {
     use super::*;
 
+    /// A run that has seen just enough, and its gate.
+    fn enough() -> (Report, Gate) {
+        let totals = Totals {
+            documents: 100,
+            decisions: 90,
+            revocations: 10,
+            majorities: 1,
+            refusals: 1,
+            states: 1,
+        };
+        let row = Row { injected: 1, operations: 5, changes: 1, ..Row::default() };
+        let report = Report { rows: [(Kind::KillAll, row)].into(), totals, ..Report::default() };
+        (report, Gate { totals, operations_each: 5, changes_each: 1 })
+    }
+
+    fn check(change: fn(&mut Report), end: End, lacks: &[&str]) {
+        let (mut report, gate) = enough();
+        change(&mut report);
+        report.hold_to(gate);
+        assert_eq!(report.rejected, lacks);
+        assert_eq!(report.end(), end);
+    }
+
     #[test]
     fn a_run_passes_only_if_enough_was_seen_and_nothing_broken() {
-        let gate = Gate { operations: 100, revocations: 10, operations_each: 5 };
-        let row = Row { injected: 1, operations: 50, ..Row::default() };
-        let run = |operations, revocations, row: Row, violations: usize| {
-            let violation = Violation {
-                promise: "L1",
-                step: String::new(),
-                at: Duration::ZERO,
-                what: String::new(),
-            };
-            let mut report = Report {
-                rows: [(Kind::KillAll, row)].into(),
-                totals: (operations, revocations),
-                violations: vec![violation; violations],
-                ..Report::default()
-            };
-            report.hold_to(gate);
-            report.end()
+        use End::{Passed, Rejected, Violated};
+        check(|_| {}, Passed, &[]);
+        let lacks = ["99 operations on documents of at least 100"];
+        check(|report| report.totals.documents = 99, Rejected, &lacks);
+        check(|report| report.totals.decisions = 0, Rejected, &["0 decisions of at least 90"]);
+        check(|report| report.totals.revocations = 9, Rejected, &["9 revocations of at least 10"]);
+        let lacks = ["0 refusals of nodes that were alone of at least 1"];
+        check(|report| report.totals.refusals = 0, Rejected, &lacks);
+        let lacks = ["4 operations on documents during kill-all of at least 5"];
+        check(|report| of_all(report).operations = 4, Rejected, &lacks);
+        let lacks = ["0 changes of rights during kill-all of at least 1"];
+        check(|report| of_all(report).changes = 0, Rejected, &lacks);
+        let lacks = ["0 injections of kill-all of at least 1"];
+        check(|report| *of_all(report) = Row::default(), Rejected, &lacks);
+        // A violation is one however little was seen.
+        let broken = |report: &mut Report| {
+            let (step, what) = (String::new(), String::new());
+            report.violations.push(Violation { promise: "L1", step, at: Duration::ZERO, what });
+            report.totals.revocations = 0;
         };
-        assert_eq!(run(100, 10, row.clone(), 0), End::Passed);
-        assert_eq!(run(99, 10, row.clone(), 0), End::Rejected);
-        assert_eq!(run(100, 9, row.clone(), 0), End::Rejected);
-        assert_eq!(run(100, 10, Row { operations: 4, ..row.clone() }, 0), End::Rejected);
-        assert_eq!(run(100, 10, Row::default(), 0), End::Rejected);
-        assert_eq!(run(0, 0, row, 1), End::Violated, "a violation is one however little was seen");
+        check(broken, Violated, &["0 revocations of at least 10"]);
+    }
+
+    fn of_all(report: &mut Report) -> &mut Row {
+        report.rows.entry(Kind::KillAll).or_default()
     }
 }

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::error::Elapsed};
+use tonic::{Code, Status, TimeoutExpired};
 
 use super::arena::{Arena, DATABASE, MEMBERS};
 use crate::{
@@ -21,16 +22,19 @@ use crate::{
     probes::{Call, Target},
 };
 
-/// Longest wait of a canary for one answer.
+/// The deadline of a canary's write.
 const CANARY_LIMIT: Duration = Duration::from_secs(1);
+/// How long after its deadline a canary waits for the end of its write.
+const CANARY_MARGIN: Duration = Duration::from_secs(1);
 const CANARY_PAUSE: Duration = Duration::from_millis(25);
 /// Documents that the canaries of one node write over and over.
 const CANARY_DOCUMENTS: u64 = 20;
 /// Longest time that a node may take to refuse a call without a deadline, on a machine that does other things too.
 pub const REFUSAL_LIMIT: Duration = Duration::from_secs(6);
 const PROBE_PAUSE: Duration = Duration::from_millis(120);
-/// What probes call. None of them waits for a quorum of a database, all of them for a fresh registry.
-const PROBES: [Call; 3] = [Call::Read, Call::StaleRead, Call::Topology];
+/// What probes call, without a deadline. All of them wait for a fresh registry; the write, which canaries make with a
+/// deadline, shows that it is refused without one too.
+const PROBES: [Call; 4] = [Call::Read, Call::StaleRead, Call::Write, Call::Topology];
 /// The document that probes read.
 pub const PLANTED: &str = "planted";
 const STATE_PAUSE: Duration = Duration::from_millis(50);
@@ -51,18 +55,56 @@ pub struct Asked {
     pub start: Instant,
     /// After the answer came, or the client gave up.
     pub end: Instant,
-    /// It was served.
-    pub served: bool,
-    /// No answer came within the client's limit.
-    pub hung: bool,
+    /// What the client was told.
+    pub told: Told,
     /// What was asked.
     pub call: Call,
+}
+
+/// What a client was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// It was served.
+    Served,
+    /// The node answered with this code.
+    Refused(Code),
+    /// The deadline that the client had set passed on the client's side first.
+    TooLate,
+    /// The connection failed: nobody answered.
+    Broken,
+    /// No answer came within the client's limit, which is longer than any deadline that it set.
+    Nothing,
+}
+
+impl Told {
+    fn of<T>(outcome: &Result<Result<T, Status>, Elapsed>) -> Self {
+        match outcome {
+            Ok(Ok(_)) => Self::Served,
+            Ok(Err(status)) => Self::of_status(status),
+            Err(_) => Self::Nothing,
+        }
+    }
+
+    /// A status that a node sent has no cause on this side; one that the client made of a failure has.
+    fn of_status(status: &Status) -> Self {
+        let mut cause = std::error::Error::source(status);
+        if cause.is_none() {
+            return Self::Refused(status.code());
+        }
+        while let Some(error) = cause {
+            if error.is::<TimeoutExpired>() {
+                return Self::TooLate;
+            }
+            cause = error.source();
+        }
+        Self::Broken
+    }
 }
 
 /// What was seen.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Acknowledged writes of the canaries.
+    /// Writes of the canaries, acknowledged or not.
     pub writes: Mutex<Vec<Asked>>,
     /// Answers to the probes.
     pub probes: Mutex<Vec<Asked>>,
@@ -193,11 +235,10 @@ async fn canary(node: usize, caller: Caller, seen: Arc<Seen>, stop: Arc<AtomicBo
         request.set_timeout(CANARY_LIMIT);
         let start = Instant::now();
         let mut documents = caller.documents();
-        let answer = tokio::time::timeout(2 * CANARY_LIMIT, documents.put_document(request)).await;
-        if matches!(answer, Ok(Ok(_))) {
-            let (end, call) = (Instant::now(), Call::Write);
-            seen.writes.lock().push(Asked { node, start, end, served: true, hung: false, call });
-        }
+        let answer = documents.put_document(request);
+        let answer = tokio::time::timeout(CANARY_LIMIT + CANARY_MARGIN, answer).await;
+        let (end, told, call) = (Instant::now(), Told::of(&answer), Call::Write);
+        seen.writes.lock().push(Asked { node, start, end, told, call });
         tokio::time::sleep(CANARY_PAUSE).await;
     }
 }
@@ -207,8 +248,8 @@ async fn probe(node: usize, call: Call, caller: Caller, seen: Arc<Seen>, stop: A
     while !stop.load(Ordering::Relaxed) {
         let start = Instant::now();
         let answer = tokio::time::timeout(REFUSAL_LIMIT, call.make(&caller, target)).await;
-        let (served, hung) = (matches!(answer, Ok(Ok(()))), answer.is_err());
-        seen.probes.lock().push(Asked { node, start, end: Instant::now(), served, hung, call });
+        let (end, told) = (Instant::now(), Told::of(&answer));
+        seen.probes.lock().push(Asked { node, start, end, told, call });
         tokio::time::sleep(PROBE_PAUSE).await;
     }
 }
@@ -302,4 +343,38 @@ async fn progress(caller: &Caller) -> String {
         )
     };
     status.groups.iter().map(of).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::connection;
+
+    #[tokio::test]
+    async fn a_refusal_is_told_from_a_deadline_and_from_a_connection_that_failed() {
+        let sent = |code| Told::of_status(&Status::new(code, "told by a node"));
+        assert_eq!(sent(Code::Unavailable), Told::Refused(Code::Unavailable));
+        assert_eq!(sent(Code::Internal), Told::Refused(Code::Internal));
+        let of = |error| Told::of_status(&Status::from_error(error));
+        assert_eq!(of(Box::new(TimeoutExpired(()))), Told::TooLate);
+        assert_eq!(of(Box::new(std::io::Error::other("reset"))), Told::Broken);
+        // What the real client makes of a port at which nobody listens, and of one at which nobody answers.
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = port.local_addr().unwrap();
+        assert_eq!(asked(address).await, Told::Nothing); // A deadline counts from the connection on.
+        drop(port);
+        assert_eq!(asked(address).await, Told::Broken);
+    }
+
+    async fn asked(address: std::net::SocketAddr) -> Told {
+        let identity = crate::identity::Identity::new("n1").unwrap();
+        let caller =
+            Caller { channel: connection::channel(address, identity.leaf(), None).unwrap() };
+        let mut request = tonic::Request::new(put_request(DATABASE, "a", "{}"));
+        request.set_timeout(CANARY_LIMIT / 10);
+        Told::of(
+            &tokio::time::timeout(CANARY_LIMIT, caller.documents().put_document(request)).await,
+        )
+    }
 }

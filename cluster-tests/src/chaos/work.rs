@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
-use super::arena::{Arena, DATABASE, MEMBERS};
+use super::{
+    arena::{Arena, DATABASE, MEMBERS},
+    report::Totals,
+};
 use crate::{
     history::{self, Gate, Recorder, judge},
     workloads::{
@@ -18,7 +21,9 @@ use crate::{
 const CLIENTS: usize = 32;
 /// Operations on documents a second, all clients together: what two cores serve beside the faults, so that the times of
 /// recovery are those of the cluster and not of a queue.
-const OPERATIONS_PER_SECOND: f64 = 170.0;
+pub const PACE: f64 = 260.0;
+/// The same for binaries that are not optimised, on a machine that does other things.
+pub const BRIEF_PACE: f64 = 170.0;
 /// Changes of rights a second; about half of them take a right away, and many wait for the end of a fault.
 const CHANGES_PER_SECOND: f64 = 10.0;
 /// Certificates whose rights change, each with an administrator.
@@ -29,9 +34,9 @@ const NEAR_MIN: u64 = 50;
 /// Done until now.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
-    /// Operations on documents with a known outcome; in the end the decided requests of certificates too.
+    /// Operations on documents with a known outcome.
     pub operations: u64,
-    /// Acknowledged changes of rights; in the end those that took a right away.
+    /// Acknowledged changes of rights.
     pub changes: u64,
 }
 
@@ -53,15 +58,16 @@ pub struct Verdict {
     /// What was covered, for the report.
     pub coverage: Vec<String>,
     /// The totals.
-    pub counts: Counts,
+    pub totals: Totals,
 }
 
 impl Work {
-    /// Starts them. Certificates that expire do so by the wall clock, so there are none where clocks jump.
+    /// Starts them, with `pace` operations on documents a second. Certificates that expire do so by the wall clock, so
+    /// there are none where clocks jump.
     ///
     /// # Errors
     /// The cluster does not take them.
-    pub async fn start(arena: &Arena, seed: u64, clocks_jump: bool) -> Result<Self> {
+    pub async fn start(arena: &Arena, seed: u64, pace: f64, clocks_jump: bool) -> Result<Self> {
         let recorder = Arc::new(Recorder::default());
         let nodes = Arc::new(Nodes::new(arena.admins()?));
         let doors = arena.cluster.nodes[..MEMBERS].iter().map(Door::of).collect();
@@ -77,7 +83,7 @@ impl Work {
         let plan = Plan {
             database: DATABASE.to_owned(),
             clients: CLIENTS,
-            operations_per_second: Some(OPERATIONS_PER_SECOND),
+            operations_per_second: Some(pace),
             ..Plan::default()
         };
         let load = Load::start(&nodes, &recorder, plan, seed);
@@ -134,13 +140,13 @@ impl Verdict {
                 report
             }
         };
-        self.counts.operations += report.requests;
-        self.counts.changes = report.revocations;
+        self.totals.decisions = report.requests;
+        self.totals.revocations = report.revocations;
         self.coverage.push(format!("S3: {report}"));
     }
 
     fn add_documents(&mut self, judged: history::Verdict) {
-        self.counts.operations += judged.report().coverage.all.known();
+        self.totals.documents = judged.report().coverage.all.known();
         self.coverage.push(format!("{}", judged.report()));
         match judged {
             history::Verdict::Passed(_) => {}
