@@ -6,6 +6,28 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::{contract::Violation, fault::Kind};
 
+/// Faults of the catalogue that no kind injects on any machine, and why.
+const NEVER_RUN: [(&str, &str); 6] = [
+    (
+        "memory that runs out (F3)",
+        "a limit needs a control group of its own, which a container may not make",
+    ),
+    (
+        "processors that are taken away (F5)",
+        "this machine's two are shared with the clients that judge",
+    ),
+    (
+        "packets out of order (F29)",
+        "a proxy of TCP streams cannot, and the kernel's filter only drops",
+    ),
+    ("names that resolve otherwise (F32)", "the nodes of a run know each other by address"),
+    (
+        "a wall clock more than 24 h ahead (F33)",
+        "where most clocks have it, every certificate of the run would expire for good",
+    ),
+    ("a machine that is suspended (F34)", "the boot clock cannot be set forward for a process"),
+];
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -157,6 +179,9 @@ impl Report {
         line(&self.table());
         for (kind, why) in &self.not_run {
             line(&format!("NOT RUN: {}: {why}", kind.name()));
+        }
+        for (fault, why) in NEVER_RUN {
+            line(&format!("NOT RUN: {fault}: {why}"));
         }
         if !self.not_run.is_empty() {
             line(&format!("{} of {} kinds not run", self.not_run.len(), Kind::ALL.len()));
