@@ -9,7 +9,7 @@ use rookery_proto::{
         GetDocumentRequest, GetDocumentResponse, ListDocumentsRequest, ListDocumentsResponse,
     },
     log::v1::{Applied, ClusterCommand, DatabaseCommand, JoinTokenRecord},
-    peer::v1::{LocalAnswer, LocalCall},
+    peer::v1::{LocalAnswer, LocalCall, leader_call::Action},
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -121,30 +121,13 @@ pub trait Engine: Send + Sync + 'static {
     /// What the other nodes have where this view has its head.
     async fn audit_heads(&self, view: &AuditView) -> Vec<PeerHead>;
 
-    /// Makes a learner of the cluster group a voter. The leader records it first, as the next two.
-    async fn promote(
-        &self,
-        permit: Permit,
-        request_id: RequestId,
-        node: NodeId,
-        deadline: Instant,
-    ) -> Result<(), Error>;
-
-    /// Makes a voter of the cluster group a learner.
-    async fn demote(
-        &self,
-        permit: Permit,
-        request_id: RequestId,
-        node: NodeId,
-        deadline: Instant,
-    ) -> Result<(), Error>;
-
-    /// Hands leadership of a group to a node.
-    async fn transfer_leader(
+    /// Has the leader of a group give or take a vote, or hand the leadership over; it records it first.
+    async fn ask_leader(
         &self,
         permit: Permit,
         group: GroupId,
-        to: NodeId,
+        action: Action,
+        request_id: Option<RequestId>,
         deadline: Instant,
     ) -> Result<(), Error>;
 

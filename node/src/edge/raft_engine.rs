@@ -44,21 +44,6 @@ pub struct RaftEngine {
     pub keys: Arc<NodeKeys>,
 }
 
-impl RaftEngine {
-    /// Has the leader of a group do something, within the time of the call.
-    async fn lead(
-        &self,
-        permit: &Permit,
-        group: GroupId,
-        action: Action,
-        request_id: Option<RequestId>,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        let until = deadline.into_std();
-        by(deadline, self.consensus.ask_leader(permit, group, action, request_id, until)).await
-    }
-}
-
 async fn by<T>(
     deadline: Instant,
     work: impl Future<Output = Result<T, Error>>,
@@ -163,36 +148,16 @@ impl Engine for RaftEngine {
         self.consensus.audit_heads(view).await
     }
 
-    async fn promote(
-        &self,
-        permit: Permit,
-        request_id: RequestId,
-        node: NodeId,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        let action = Action::Promote(node.0);
-        self.lead(&permit, GroupId::CLUSTER, action, Some(request_id), deadline).await
-    }
-
-    async fn demote(
-        &self,
-        permit: Permit,
-        request_id: RequestId,
-        node: NodeId,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        let action = Action::Demote(node.0);
-        self.lead(&permit, GroupId::CLUSTER, action, Some(request_id), deadline).await
-    }
-
-    async fn transfer_leader(
+    async fn ask_leader(
         &self,
         permit: Permit,
         group: GroupId,
-        to: NodeId,
+        action: Action,
+        request_id: Option<RequestId>,
         deadline: Instant,
     ) -> Result<(), Error> {
-        self.lead(&permit, group, Action::Transfer(to.0), None, deadline).await
+        let until = deadline.into_std();
+        by(deadline, self.consensus.ask_leader(&permit, group, action, request_id, until)).await
     }
 
     async fn trigger_snapshot(

@@ -13,6 +13,7 @@ use rookery_proto::{
         cluster_service_server::ClusterService,
     },
     log::v1::{self as log, cluster_command::Command},
+    peer::v1::leader_call::Action,
 };
 use tonic::{Code, Request, Response, Status};
 
@@ -168,8 +169,10 @@ impl ClusterService for Cluster {
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?; // Asking twice is asking once: the membership is a set.
         let node = member(asked.node_id, &context)?;
-        let promoted = self.0.engine.promote(permit, id, node, context.deadline).await;
-        self.told(promoted, GroupId::CLUSTER).await?;
+        let (group, action) = (GroupId::CLUSTER, Action::Promote(node.0));
+        let engine = &self.0.engine;
+        let promoted = engine.ask_leader(permit, group, action, Some(id), context.deadline).await;
+        self.told(promoted, group).await?;
         Ok(Response::new(PromoteNodeResponse {}))
     }
 
@@ -182,8 +185,10 @@ impl ClusterService for Cluster {
         let asked = request.into_inner();
         let id = request_id(&asked.request_id)?; // As above.
         let node = member(asked.node_id, &context)?;
-        let demoted = self.0.engine.demote(permit, id, node, context.deadline).await;
-        self.told(demoted, GroupId::CLUSTER).await?;
+        let (group, action) = (GroupId::CLUSTER, Action::Demote(node.0));
+        let engine = &self.0.engine;
+        let demoted = engine.ask_leader(permit, group, action, Some(id), context.deadline).await;
+        self.told(demoted, group).await?;
         Ok(Response::new(DemoteNodeResponse {}))
     }
 
@@ -196,7 +201,8 @@ impl ClusterService for Cluster {
         let asked = request.into_inner();
         let group = group(&asked.group, &context)?;
         let to = member(asked.node_id, &context)?;
-        let moved = self.0.engine.transfer_leader(permit, group, to, context.deadline).await;
+        let (engine, action) = (&self.0.engine, Action::Transfer(to.0));
+        let moved = engine.ask_leader(permit, group, action, None, context.deadline).await;
         self.told(moved, group).await?;
         Ok(Response::new(TransferLeaderResponse {}))
     }

@@ -16,7 +16,7 @@ use rookery_proto::{
         Applied, ClusterCommand, Command, DatabaseCommand, FormCluster, JoinTokenRecord,
         NodeRecord, PutCertificate, applied, cluster_command, command,
     },
-    peer::v1::{LocalAnswer, LocalCall},
+    peer::v1::{LocalAnswer, LocalCall, leader_call::Action},
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -337,22 +337,19 @@ impl Engine for Fake {
         Vec::new()
     }
 
-    async fn promote(&self, _: Permit, _: RequestId, _: NodeId, _: Instant) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn demote(&self, _: Permit, _: RequestId, _: NodeId, _: Instant) -> Result<(), Error> {
-        Err(Error::NotLeader)
-    }
-
-    async fn transfer_leader(
+    async fn ask_leader(
         &self,
         _: Permit,
         _: GroupId,
-        _: NodeId,
+        action: Action,
+        _: Option<RequestId>,
         _: Instant,
     ) -> Result<(), Error> {
-        Err(Error::NoLeader)
+        match action {
+            Action::Promote(_) => Ok(()),
+            Action::Demote(_) => Err(Error::NotLeader),
+            Action::Transfer(_) => Err(Error::NoLeader),
+        }
     }
 
     async fn trigger_snapshot(&self, _: Permit, _: GroupId, _: Instant) -> Result<u64, Error> {
